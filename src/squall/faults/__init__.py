@@ -1,0 +1,10 @@
+"""WHAT goes wrong: one frozen model a fault, in files named by family. No I/O, no mechanism, no target may enter.
+
+A fault here is the only definition of it: the document's YAML, the command line's options, the JSON Schema, the docs
+and the mechanisms in `injectors` all derive from the model. To add one, see CONTRIBUTING.md, "How to add a fault".
+"""
+
+from squall.faults import http, process, stress, tcp
+from squall.faults.base import FAULTS, Fault, fault_types, parse_fault
+
+__all__ = ["FAULTS", "Fault", "fault_types", "http", "parse_fault", "process", "stress", "tcp"]

@@ -1,0 +1,64 @@
+"""What every fault is: a frozen model with a type tag, and the registry of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from squall.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["FAULTS", "Fault", "TargetKind", "fault_types", "parse_fault"]
+
+TargetKind = Literal["process", "cgroup", "route"]
+"""What a fault can happen to, in the spelling of a document's `targets`."""
+
+FAULTS: dict[str, type[Fault]] = {}
+"""Every fault by its type tag, in the order of definition."""
+
+
+class Fault(BaseModel):
+    """The base: a subclass is written `class Latency(Fault, type="tcp.latency", targets=("route",))`.
+
+    Its docstring says what the target will feel; its fields have units in their types and ranges in their annotations.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+    type: ClassVar[str] = ""
+    """The tag, `family.name`."""
+    targets: ClassVar[tuple[TargetKind, ...]] = ()
+    """The kinds of target that it can happen to."""
+    reversible: ClassVar[bool] = True
+    """False: what it does cannot be taken back (a kill); the system's own recovery is what is watched."""
+
+    def __init_subclass__(
+        cls, *, type: str = "", targets: tuple[TargetKind, ...] = (), reversible: bool = True, **kwargs: Any  # noqa: A002
+    ) -> None:
+        super().__init_subclass__(**kwargs)
+        if not type:  # a shared base of a family, not a fault
+            return
+        if type in FAULTS:
+            raise ValueError(f"two faults are called {type}")
+        cls.type, cls.targets, cls.reversible = type, targets, reversible
+        FAULTS[type] = cls
+
+    def parameters(self) -> dict[str, Any]:
+        """Its fields as JSON values, quantities in their written form."""
+        return self.model_dump(mode="json")
+
+
+def fault_types() -> list[str]:
+    """Every type tag, sorted."""
+    return sorted(FAULTS)
+
+
+def parse_fault(tag: str, parameters: Mapping[str, Any]) -> Fault:
+    """The fault of this type with these parameters; InputError for an unknown tag, pydantic's error for wrong fields."""
+    cls = FAULTS.get(tag)
+    if cls is None:
+        raise InputError(f"there is no fault {tag!r}; there are {', '.join(fault_types())}")
+    return cls.model_validate(dict(parameters))

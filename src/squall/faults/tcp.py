@@ -1,0 +1,84 @@
+"""Faults on TCP connections, as the proxy does them: Toxiproxy's vocabulary with units, filters and correlation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from squall.faults.base import Fault
+from squall.units import Bandwidth, Duration, Ratio, Size, Within
+
+__all__ = ["BandwidthLimit", "Down", "Latency", "LimitData", "Reset", "Slicer", "SlowClose", "TcpFault", "Timeout"]
+
+_HUNDRED = Ratio.parse("100%")
+
+
+class TcpFault(Fault):
+    """What the tcp family shares."""
+
+    direction: Literal["upstream", "downstream"] = "downstream"
+    """`upstream`: what the client sends to the service; `downstream`: what the service answers."""
+    percent: Ratio = _HUNDRED
+    """The share of connections that are hit; drawn once a connection, from the experiment's seed."""
+
+
+class Latency(TcpFault, type="tcp.latency", targets=("route",)):
+    """All data arrives late by `latency` +- `jitter`; order is kept and nothing is lost."""
+
+    latency: Annotated[Duration, Within("0s", "1h")]
+    """How late."""
+    jitter: Annotated[Duration, Within("0s", "1h")] = Duration(0)
+    """The delay is drawn evenly from latency - jitter to latency + jitter, never below zero."""
+    correlation: Ratio = Ratio(0)
+    """How much each draw depends on the one before: x = correlation * previous + (1 - correlation) * fresh."""
+
+
+class BandwidthLimit(TcpFault, type="tcp.bandwidth", targets=("route",)):
+    """Data passes at no more than `rate` in each connection."""
+
+    rate: Annotated[Bandwidth, Within("1B/s", "100gbit")]
+    """The limit for one connection and direction."""
+
+
+class SlowClose(TcpFault, type="tcp.slow_close", targets=("route",)):
+    """The end of a connection is passed on late: the other side keeps a dead connection for a while."""
+
+    delay: Annotated[Duration, Within("0s", "1h")]
+    """How late."""
+
+
+class Timeout(TcpFault, type="tcp.timeout", targets=("route",)):
+    """Data vanishes, and the connection is closed after `timeout` without any having passed; 0s never closes (a black hole)."""
+
+    timeout: Annotated[Duration, Within("0s", "1h")] = Duration(0)
+    """How long until the close; each chunk that arrives starts the clock anew, as in Toxiproxy."""
+
+
+class Reset(TcpFault, type="tcp.reset", targets=("route",)):
+    """The connection is reset (RST) once data has flowed, at once or `timeout` later."""
+
+    timeout: Annotated[Duration, Within("0s", "1h")] = Duration(0)
+    """How long after the first data."""
+
+
+class Slicer(TcpFault, type="tcp.slicer", targets=("route",)):
+    """Data arrives in small pieces, so that readers who expect whole messages are found out."""
+
+    average: Annotated[Size, Within("1B", "1MiB")] = Size(64)
+    """The average size of a piece."""
+    variation: Annotated[Size, Within("0B", "1MiB")] = Size(0)
+    """Pieces differ by up to this much; less than `average`."""
+    delay: Annotated[Duration, Within("0s", "1m")] = Duration(0)
+    """The pause between two pieces."""
+
+
+class LimitData(TcpFault, type="tcp.limit_data", targets=("route",)):
+    """The connection is closed after so many bytes have passed."""
+
+    bytes: Size
+    """How many pass."""
+
+
+class Down(Fault, type="tcp.down", targets=("route",)):
+    """The service cannot be reached: the port refuses, and open connections are closed."""
+
+
