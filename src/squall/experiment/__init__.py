@@ -1,0 +1,1 @@
+"""DEFINE: the experiment document, its safe defaults, and how a file becomes one or is refused whole."""
