@@ -13,7 +13,6 @@ from squall.units import Duration, Ratio, Within
 __all__ = [
     "Abort",
     "Bounds",
-    "CgroupSelector",
     "Experiment",
     "Expectation",
     "FaultStep",
