@@ -1,0 +1,37 @@
+"""What every test can ask for: a state folder of its own, and real servers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's own runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SQUALL_STATE", str(tmp_path_factory.mktemp("squall-state")))
+        yield
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[servers.RedisServer]:
+    """A real, empty Redis (`.host`, `.port`) for one test."""
+    folder = tmp_path / "redis-server"
+    folder.mkdir()
+    with servers.redis(folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prometheus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.PrometheusServer]:
+    """A real Prometheus (`.url`, `.query(promql)`, `.scrape(job, address)`), shared by the tests of a session."""
+    with servers.prometheus(tmp_path_factory.mktemp("prometheus")) as server:
+        yield server
