@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+from typing_extensions import override
 
 from squall.errors import InputError
 
@@ -24,9 +26,14 @@ class Fault(BaseModel):
     """The base: a subclass is written `class Latency(Fault, type="tcp.latency", targets=("route",))`.
 
     Its docstring says what the target will feel; its fields have units in their types and ranges in their annotations.
+    A field `new_path` is `newPath` in a document and `--new-path` on the command line. The names `type`, `targets`,
+    `after`, `duration` and `pulse` are taken: in a document they stand beside the fault's own.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, alias_generator=to_camel, validate_by_name=True, validate_default=True,
+        use_attribute_docstrings=True, serialize_by_alias=True, allow_inf_nan=False,
+    )  # fmt: skip
 
     type: ClassVar[str] = ""
     """The tag, `family.name`."""
@@ -35,8 +42,10 @@ class Fault(BaseModel):
     reversible: ClassVar[bool] = True
     """False: what it does cannot be taken back (a kill); the system's own recovery is what is watched."""
 
+    @classmethod
+    @override
     def __init_subclass__(
-        cls, *, type: str = "", targets: tuple[TargetKind, ...] = (), reversible: bool = True, **kwargs: Any  # noqa: A002
+        cls, *, type: str = "", targets: tuple[TargetKind, ...] = (), reversible: bool = True, **kwargs: Any
     ) -> None:
         super().__init_subclass__(**kwargs)
         if not type:  # a shared base of a family, not a fault
@@ -47,7 +56,7 @@ class Fault(BaseModel):
         FAULTS[type] = cls
 
     def parameters(self) -> dict[str, Any]:
-        """Its fields as JSON values, quantities in their written form."""
+        """Its fields as JSON values in the document's spelling, quantities in their written form."""
         return self.model_dump(mode="json")
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from squall.faults.base import Fault
+from squall.faults.frozen import FrozenDict, FrozenMapping, JsonPatch, Rows
 from squall.units import Duration, Ratio, Within
 
 __all__ = ["Abort", "Delay", "HttpFault", "Patch", "Replace"]
 
 _HUNDRED = Ratio.parse("100%")
-Headers = dict[Annotated[str, Field(min_length=1, max_length=256)], str]
+Headers = FrozenMapping[Annotated[str, Field(min_length=1, max_length=256)], str]
 Status = Annotated[int, Field(ge=200, le=599)]
 
 
@@ -23,7 +24,7 @@ class HttpFault(Fault):
     """The request's method, in any case."""
     path: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
     """The request's path without its query; `*` stands for any characters ("/orders/*")."""
-    headers: Headers = {}
+    headers: Headers = FrozenDict()
     """Request headers that must be there; a value may hold `*`."""
     percent: Ratio = _HUNDRED
     """The share of matching requests that are hit; drawn for each request from the experiment's seed."""
@@ -46,7 +47,7 @@ class Abort(HttpFault, type="http.abort", targets=("route",)):
     """The answer's status."""
     body: Annotated[str, Field(max_length=1_048_576)] = ""
     """The answer's body, as UTF-8."""
-    response_headers: Headers = {}
+    response_headers: Headers = FrozenDict()
     """Headers of the answer, for example Retry-After."""
 
 
@@ -79,26 +80,26 @@ class Replace(_Rewrite, type="http.replace", targets=("route",)):
     @model_validator(mode="after")
     def _something_to_do(self) -> Self:
         if self.status is None and self.new_path is None and self.body is None and self.set_headers is None:
-            raise ValueError("give at least one of `status`, `new_path`, `body`, `set_headers`")
+            raise ValueError("give at least one of `status`, `newPath`, `body`, `setHeaders`")
         return self
 
 
 class Patch(_Rewrite, type="http.patch", targets=("route",)):
     """Parts of matching messages are changed in place."""
 
-    set_headers: Headers = {}
+    set_headers: Headers = FrozenDict()
     """Headers that are set, replacing those of the same name."""
-    remove_headers: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = ()
+    remove_headers: Rows[Annotated[str, Field(min_length=1, max_length=256)]] = ()
     """Headers that are taken away."""
-    query: dict[str, str] = {}
+    query: FrozenMapping[str, str] = FrozenDict()
     """Query parameters of a request that are set."""
-    body: dict[str, Any] | None = None
+    body: JsonPatch | None = None
     """A JSON merge patch (RFC 7396) for a JSON body; a body that is not JSON passes unchanged and counts as a miss."""
 
     @model_validator(mode="after")
     def _something_to_do(self) -> Self:
         if not (self.set_headers or self.remove_headers or self.query or self.body is not None):
-            raise ValueError("give at least one of `set_headers`, `remove_headers`, `query`, `body`")
+            raise ValueError("give at least one of `setHeaders`, `removeHeaders`, `query`, `body`")
         if self.on == "response" and self.query:
             raise ValueError("a response has no query: say `on: request`")
         return self

@@ -53,5 +53,3 @@ class Pause(_OnProcess, type="process.pause", targets=("process",)):
         if self.stopped is not None and self.every is not None and self.stopped >= self.every:
             raise ValueError(f"`stopped` ({self.stopped}) must be shorter than `every` ({self.every})")
         return self
-
-

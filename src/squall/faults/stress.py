@@ -70,7 +70,7 @@ class Disk(Fault, type="stress.disk", targets=("process", "cgroup")):
     @model_validator(mode="after")
     def _something_to_do(self) -> Self:
         if self.fill is not None and self.fill_percent is not None:
-            raise ValueError("give either `fill` or `fill_percent`")
+            raise ValueError("give either `fill` or `fillPercent`")
         if self.fill is None and self.fill_percent is None and self.write is None:
-            raise ValueError("give `fill`, `fill_percent` or `write`: what should happen to the disk?")
+            raise ValueError("give `fill`, `fillPercent` or `write`: what should happen to the disk?")
         return self

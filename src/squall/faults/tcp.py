@@ -80,5 +80,3 @@ class LimitData(TcpFault, type="tcp.limit_data", targets=("route",)):
 
 class Down(Fault, type="tcp.down", targets=("route",)):
     """The service cannot be reached: the port refuses, and open connections are closed."""
-
-

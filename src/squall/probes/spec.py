@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from squall.faults.frozen import FrozenDict, FrozenMapping, JsonBody, Rows
 from squall.units import Duration, Rate, Within
 
 __all__ = ["HttpRequest", "Load", "Probe", "ProcessQuery", "PrometheusQuery", "Secret", "Spec", "Step", "TcpAddress"]
@@ -16,8 +17,8 @@ class Spec(BaseModel):
     """The base of what stands in a document: frozen, camelCase keys, nothing unknown."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_default=True,
-        use_attribute_docstrings=True, serialize_by_alias=True,
+        frozen=True, extra="forbid", strict=True, alias_generator=to_camel, validate_by_name=True, validate_default=True,
+        use_attribute_docstrings=True, serialize_by_alias=True, allow_inf_nan=False,
     )  # fmt: skip
 
 
@@ -38,6 +39,13 @@ class Secret(Spec):
         return self
 
 
+def _text_or_secret(value: object) -> str:
+    return "Secret" if isinstance(value, (dict, Secret)) else "str"
+
+
+HeaderValue = Annotated[Annotated[str, Tag("str")] | Annotated[Secret, Tag("Secret")], Discriminator(_text_or_secret)]
+Headers = FrozenMapping[Annotated[str, Field(min_length=1, max_length=256)], HeaderValue]
+
 Status = Annotated[str, Field(pattern=r"^[1-5](?:\d\d|xx)$")]
 
 
@@ -48,11 +56,11 @@ class HttpRequest(Spec):
     """http:// or https://, with a host."""
     method: Annotated[str, Field(pattern=r"^[A-Z]+$")] = "GET"
     """In capitals."""
-    headers: dict[str, str | Secret] = {}
+    headers: Headers = FrozenDict()
     """Sent with it; a secret is `{env: NAME}` or `{file: PATH}`."""
-    body: dict[str, Any] | list[Any] | str | None = None
+    body: JsonBody = None
     """A mapping or list is sent as JSON, text as it is."""
-    success: tuple[Status, ...] = ("2xx", "3xx")
+    success: Rows[Status] = ("2xx", "3xx")
     """Statuses that count as success; all others are errors."""
     timeout: Annotated[Duration, Within("1ms", "10m")] = Duration.parse("10s")
     """After this the request is given up and counts as an error."""
@@ -80,7 +88,7 @@ class PrometheusQuery(Spec):
     """The server's base address, for example http://127.0.0.1:9090."""
     query: Annotated[str, Field(min_length=1, max_length=16384)]
     """Must yield a scalar or a vector of one element."""
-    headers: dict[str, str | Secret] = {}
+    headers: Headers = FrozenDict()
 
 
 TcpAddress = Annotated[str, Field(pattern=r"^(?:\[[0-9A-Fa-f:.%]+\]|[^:\s\[\]]+):\d{1,5}$")]
@@ -108,7 +116,9 @@ class Probe(Spec):
         kinds = ("http", "tcp", "process", "command", "prometheus")
         given = [kind for kind in kinds if getattr(self, kind) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(kinds)}" + (f", not {' and '.join(given)}" if given else ""))
+            raise ValueError(
+                f"give exactly one of {', '.join(kinds)}" + (f", not {' and '.join(given)}" if given else "")
+            )
         return self
 
     @property
@@ -134,7 +144,7 @@ class Load(Spec):
     http: HttpRequest
     rate: Annotated[Rate, Within("0.01/s", "100000/s")] | None = None
     """A fixed rate for the whole run."""
-    profile: tuple[Step, ...] = ()
+    profile: Rows[Step] = ()
     """Steps and ramps; the last rate is held to the end of the run."""
     connections: Annotated[int, Field(ge=1, le=10000)] = 1000
     """At most so many requests in flight; one more is counted as unsent, and the load as behind."""

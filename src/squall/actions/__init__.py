@@ -1,0 +1,37 @@
+"""The only code that changes a machine: small steps that each know how to do, undo and verify themselves.
+
+One class a file; standard library only, for the guardian undoes with nothing installed. A step names what it touches,
+prepares by reading the present state, and makes only what it named, so that whoever reads the journal can undo it.
+"""
+
+from squall.actions.base import ACTIONS, Action, Adjustable, Counted, Leased, Look, Recoverability, decode, encode
+from squall.actions.file_limit import FileLimit
+from squall.actions.guardian_cgroup import GuardianCgroup
+from squall.actions.pause import Pause
+from squall.actions.pause_cycle import PauseCycle
+from squall.actions.proxy_route import ProxyRoute
+from squall.actions.route_down import RouteDown
+from squall.actions.signal import Signal
+from squall.actions.toxic import Toxic
+from squall.actions.worker import Worker
+
+__all__ = [
+    "ACTIONS",
+    "Action",
+    "Adjustable",
+    "Counted",
+    "FileLimit",
+    "GuardianCgroup",
+    "Leased",
+    "Look",
+    "Pause",
+    "PauseCycle",
+    "ProxyRoute",
+    "Recoverability",
+    "RouteDown",
+    "Signal",
+    "Toxic",
+    "Worker",
+    "decode",
+    "encode",
+]

@@ -1,0 +1,144 @@
+"""A process of Squall's own that works beside the target and ends with its owner."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from squall.actions.base import Action, Look
+from squall.errors import ActionFailed
+from squall.kernel import launch, proc
+from squall.targets.limits import OWN_MARK
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Worker", "end_workers", "spawn", "surviving"]
+
+TOKEN = "SQUALL_WORKER"  # noqa: S105 - the name of a variable, not a secret
+"""Every worker carries its token in this variable, so that whoever reads the journal can find it."""
+_READY_S = 10.0
+_END_S = 3.0
+
+
+def spawn(module: str, token: str, config: Sequence[str], *, site: bool = False) -> tuple[int, int]:
+    """Start `module.main()` and wait until it says "ready"; returns its life line (the pipe to its stdin) and its pid.
+
+    The worker ends when the life line closes. What it writes instead of "ready" is the reason of an ActionFailed.
+    """
+    environment = {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8", OWN_MARK: token.partition("/")[0], TOKEN: token}
+    process = subprocess.Popen(
+        launch.command(module, *config, site=site), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, env=environment, start_new_session=True, cwd="/",
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
+    line = _first_line(process.stdout.fileno())
+    process.stdout.close()
+    life_line = os.dup(process.stdin.fileno())
+    os.set_inheritable(life_line, False)
+    process.stdin.close()
+    process.returncode = 0  # it is reaped by `end_workers`; a Popen would warn that it still runs
+    if line.strip() != "ready":
+        os.close(life_line)
+        end_workers(token)
+        raise ActionFailed(line.strip() or f"the worker {module} ended before it was ready")
+    return life_line, process.pid
+
+
+def _first_line(fd: int) -> str:
+    poll, data, deadline = select.poll(), b"", time.monotonic() + _READY_S
+    poll.register(fd, select.POLLIN)
+    while b"\n" not in data and len(data) < 1 << 16:
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            return f"the worker was not ready within {_READY_S:.0f} s"
+        chunk = os.read(fd, 4096)
+        if not chunk:
+            break
+        data += chunk
+    return data.decode(errors="replace")
+
+
+def surviving(token: str) -> list[proc.ProcessStat]:
+    """The processes that carry this token, zombies left out."""
+    found = []
+    for pid in proc.pids():
+        if pid != os.getpid() and proc.environment_value(pid, TOKEN) == token:
+            stat = proc.read_stat(pid)
+            if stat is not None and not stat.gone:
+                found.append(stat)
+    return found
+
+
+def end_workers(token: str) -> None:
+    """End every process that carries this token and wait until it is gone, a few seconds at most; reap own children."""
+    for stat in surviving(token):
+        with contextlib.suppress(PermissionError):
+            proc.send_signal(stat.pid, stat.start_ticks, 9)
+    deadline = time.monotonic() + _END_S
+    for stat in surviving(token):
+        proc.wait_gone(stat.pid, stat.start_ticks, max(0.0, deadline - time.monotonic()))
+
+
+@dataclass(frozen=True)
+class Worker(Action, kind="worker", recoverability="lease"):
+    """Start one of Squall's worker modules; it ends by itself at the end of its owner's pipe.
+
+    `token` is unique to the step ("RUN/NUMBER"); `config` is given to the module as one JSON argument.
+    """
+
+    token: str
+    module: str
+    purpose: str
+    """What it does, for people: "burn 50% of a core in /app"."""
+    config: dict[str, Any]
+    holds: tuple[str, ...] = ()
+
+    def do(self) -> tuple[int, ...]:  # noqa: D102 - as the base says
+        life_line, _ = spawn(self.module, self.token, [json.dumps(self.config)])
+        return (life_line,)
+
+    def undo(self) -> None:  # noqa: D102
+        end_workers(self.token)
+
+    def verify(self) -> Look:  # noqa: D102
+        left = surviving(self.token)
+        if left:
+            return Look(normal=False, detail=f"still running: {', '.join(f'pid {stat.pid}' for stat in left)}")
+        return Look(normal=True, detail="the worker has ended")
+
+    def objects(self) -> tuple[str, ...]:  # noqa: D102
+        return self.holds
+
+    def describe(self) -> str:  # noqa: D102
+        return f"start a worker: {self.purpose}"
+
+    def describe_undo(self) -> str:  # noqa: D102
+        return f"end the processes with {TOKEN}={self.token} in their environment"
+
+    def become(self, new: Action, held: Sequence[int]) -> bool:
+        """Give the worker its new arguments through its life line."""
+        if not isinstance(new, Worker) or new.module != self.module or not held:
+            return False
+        os.write(held[0], json.dumps(new.config).encode() + b"\n")
+        return True
+
+    def in_force(self) -> bool:
+        """Whether the worker still runs."""
+        return bool(surviving(self.token))
+
+    def counters(self) -> dict[str, int]:
+        """Its processes, the CPU time they burnt (ms) and the memory they hold (bytes)."""
+        ticks = os.sysconf("SC_CLK_TCK")
+        page = os.sysconf("SC_PAGE_SIZE")
+        left = surviving(self.token)
+        return {
+            "workers": len(left),
+            "cpu_ms": sum((stat.utime + stat.stime) * 1000 // ticks for stat in left),
+            "rss_bytes": sum(stat.rss_pages * page for stat in left),
+        }

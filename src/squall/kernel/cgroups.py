@@ -1,0 +1,89 @@
+"""Control groups, v1, v2 and hybrid: which there are, which a process is in, how one joins."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+__all__ = ["Hierarchy", "hierarchies", "join", "memory_limit", "of_process", "own_cgroups"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """One mounted cgroup tree: its mount point, the part of the tree it shows, its controllers (empty: v2)."""
+
+    mount: str
+    root: str
+    controllers: tuple[str, ...]
+
+    @property
+    def v2(self) -> bool:
+        """Whether it is the unified hierarchy."""
+        return not self.controllers
+
+    def folder(self, path: str) -> Path | None:
+        """Where a cgroup of this tree is seen, None when the mount does not show it."""
+        if path != self.root and not path.startswith(self.root.rstrip("/") + "/"):
+            return None
+        return Path(self.mount) / path[len(self.root.rstrip("/")) :].lstrip("/")
+
+
+@cache
+def hierarchies() -> tuple[Hierarchy, ...]:
+    """Every cgroup tree that is mounted here, from /proc/self/mountinfo (proc_pid_mountinfo(5))."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        kind, _, options = right.split(" ", 2)
+        fields = left.split()
+        if kind == "cgroup2":
+            found.append(Hierarchy(fields[4], fields[3], ()))
+        elif kind == "cgroup":
+            known = ("rw", "ro", "xattr", "clone_children", "noprefix")
+            names = tuple(o for o in options.split(",") if o not in known and not o.startswith("release_agent"))
+            found.append(Hierarchy(fields[4], fields[3], names))
+    return tuple(found)
+
+
+def of_process(pid: int | str = "self") -> dict[str, str]:
+    """Path by hierarchy as /proc/PID/cgroup has it: {"": "/a.slice", "memory": "/a"}; empty for a pid that is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return {}
+    split = (line.split(":", 2) for line in lines)
+    return {names: path for _, names, path in split}
+
+
+def own_cgroups(pid: int) -> tuple[str, ...]:
+    """The cgroup folders that a process has of its own: neither the root nor those that this process is in as well."""
+    mine, found = of_process(), []
+    for names, path in of_process(pid).items():
+        wanted = tuple(names.split(",")) if names else ()
+        for tree in hierarchies():
+            folder = tree.folder(path) if tree.controllers == wanted else None
+            if folder is not None and path not in ("/", tree.root) and path != mine.get(names) and folder.is_dir():
+                found.append(str(folder))
+    return tuple(found)
+
+
+def join(folder: str) -> None:
+    """Move this process into a cgroup; OSError where that is not allowed."""
+    with open(os.path.join(folder, "cgroup.procs"), "w") as file:  # noqa: PTH118, PTH123 - pathlib costs workers 10 ms
+        file.write(str(os.getpid()))
+
+
+def memory_limit(folders: tuple[str, ...]) -> int | None:
+    """The smallest memory limit in bytes that these cgroups set, None for no limit."""
+    limits = []
+    for folder in folders:
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            try:
+                text = (Path(folder) / name).read_text().strip()
+            except OSError:
+                continue
+            if text.isdecimal() and int(text) < 1 << 60:  # v1 writes "no limit" as almost 2**63
+                limits.append(int(text))
+    return min(limits, default=None)

@@ -1,0 +1,231 @@
+"""Processes as /proc shows them, and pidfds that cannot be mistaken for a successor."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "ProcessStat",
+    "ancestors",
+    "boot_id",
+    "children_of",
+    "command_line",
+    "descendants",
+    "environment_value",
+    "executable",
+    "listening_inodes",
+    "open_descriptors",
+    "open_process",
+    "pids",
+    "read_stat",
+    "send_signal",
+    "socket_inodes",
+    "wait_gone",
+]
+
+PROC = Path("/proc")
+_KERNEL_THREAD = 0x0020_0000
+"""PF_KTHREAD of include/linux/sched.h."""
+_TCP_LISTEN = "0A"
+
+
+@cache
+def boot_id() -> str:
+    """This boot's id: a pid of another boot is another process."""
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStat:
+    """The fields of /proc/PID/stat that Squall uses (proc_pid_stat(5)); times in clock ticks."""
+
+    pid: int
+    comm: str
+    state: str
+    ppid: int
+    kernel_thread: bool
+    utime: int
+    stime: int
+    threads: int
+    start_ticks: int
+    rss_pages: int
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has ended (a zombie has: only its parent has not looked yet)."""
+        return self.state in "ZXx"
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal has stopped it."""
+        return self.state == "T"
+
+
+def read_stat(pid: int) -> ProcessStat | None:
+    """The process's state, or None when there is no such pid."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    comm, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
+    # rest[0] is field 3 of proc_pid_stat(5)
+    return ProcessStat(
+        pid=pid, comm=comm, state=rest[0], ppid=int(rest[1]), kernel_thread=bool(int(rest[6]) & _KERNEL_THREAD),
+        utime=int(rest[11]), stime=int(rest[12]), threads=int(rest[17]), start_ticks=int(rest[19]), rss_pages=int(rest[21]),
+    )  # fmt: skip
+
+
+def pids() -> list[int]:
+    """Every pid that this process can see, ascending."""
+    return sorted(int(name) for name in os.listdir(PROC) if name.isdecimal())
+
+
+def command_line(pid: int) -> list[str]:
+    """argv, empty for a kernel thread, a zombie or a pid that is gone."""
+    try:
+        raw = (PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return []
+    return [part.decode(errors="replace") for part in raw.rstrip(b"\0").split(b"\0")] if raw else []
+
+
+def executable(pid: int) -> tuple[int, int]:
+    """Device and inode of the program that runs, (0, 0) where it may not be seen."""
+    try:
+        info = (PROC / str(pid) / "exe").stat()
+    except OSError:
+        return (0, 0)
+    return (info.st_dev, info.st_ino)
+
+
+def environment_value(pid: int, name: str) -> str | None:
+    """One variable of the environment that a process was started with, None where there is none or it may not be seen."""
+    try:
+        raw = (PROC / str(pid) / "environ").read_bytes()
+    except OSError:
+        return None
+    prefix = name.encode() + b"="
+    return next((item[len(prefix) :].decode(errors="replace") for item in raw.split(b"\0") if item.startswith(prefix)), None)
+
+
+def open_descriptors(pid: int) -> list[int]:
+    """The numbers of a process's open descriptors; PermissionError where they may not be seen."""
+    return sorted(int(name) for name in os.listdir(PROC / str(pid) / "fd"))
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes whose parent is this one."""
+    return [stat.pid for stat in _all_stats() if stat.ppid == pid]
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes that descend from this one, parents before children, without itself."""
+    by_parent: dict[int, list[int]] = {}
+    for stat in _all_stats():
+        by_parent.setdefault(stat.ppid, []).append(stat.pid)
+    found, queue = [], [pid]
+    while queue:
+        for child in by_parent.get(queue.pop(0), []):
+            found.append(child)
+            queue.append(child)
+    return found
+
+
+def ancestors(pid: int) -> list[int]:
+    """Its parent, grandparent and so on, up to pid 1."""
+    found: list[int] = []
+    stat = read_stat(pid)
+    while stat is not None and stat.ppid > 0 and stat.ppid not in found:
+        found.append(stat.ppid)
+        stat = read_stat(stat.ppid)
+    return found
+
+
+def _all_stats() -> Iterator[ProcessStat]:
+    for pid in pids():
+        stat = read_stat(pid)
+        if stat is not None:
+            yield stat
+
+
+def listening_inodes(port: int) -> set[int]:
+    """The socket inodes that listen on a TCP port in this network namespace, IPv4 and IPv6."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in (PROC / "self/net" / table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _TCP_LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                    found.add(int(fields[9]))
+    return found
+
+
+def socket_inodes(pid: int) -> set[int]:
+    """The inodes of a process's sockets; empty where they may not be seen."""
+    found = set()
+    folder = PROC / str(pid) / "fd"
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                link = os.readlink(folder / name)
+                if link.startswith("socket:["):
+                    found.add(int(link[8:-1]))
+    return found
+
+
+def open_process(pid: int, start_ticks: int) -> int | None:
+    """A pidfd of the process with this pid *and* start time, or None when it is gone or another has its pid.
+
+    The descriptor is opened first and the start time read after, so the two cannot be of different processes.
+    """
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    stat = read_stat(pid)
+    if stat is None or stat.gone or stat.start_ticks != start_ticks:
+        os.close(fd)
+        return None
+    return fd
+
+
+def send_signal(pid: int, start_ticks: int, number: int) -> bool:
+    """Send a signal to exactly this process; False when it is gone. PermissionError passes through."""
+    fd = open_process(pid, start_ticks)
+    if fd is None:
+        return False
+    try:
+        signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def wait_gone(pid: int, start_ticks: int, timeout_s: float) -> bool:
+    """Wait until the process has ended (and reap it when it is a child of this one); False when it has not in time."""
+    deadline = time.monotonic() + timeout_s
+    fd = open_process(pid, start_ticks)
+    if fd is not None:
+        try:
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            poll.poll(max(0, deadline - time.monotonic()) * 1000)
+        finally:
+            os.close(fd)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    stat = read_stat(pid)
+    return stat is None or stat.gone or stat.start_ticks != start_ticks

@@ -1,0 +1,107 @@
+"""How late sends were: a histogram of fixed size. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["LATE_NS", "Lateness", "LoadReport"]
+
+LATE_NS = 10_000_000
+"""A send that is later than this is late: 1/30 of the default steady-state limit of 300 ms."""
+LATE_SHARE = 0.01
+LATE_LEAST = 3
+"""The load is behind when more than LATE_SHARE of its sends, and at least LATE_LEAST of them, were late."""
+
+_SUB_BITS = 4
+_SUB = 1 << _SUB_BITS
+
+
+class Lateness:
+    """Counts nanoseconds in log-linear buckets, each at most 1/16 wide; from 1 us to the longest an int64 holds."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (64 << _SUB_BITS)
+        self.count = 0
+        self.late = 0
+        """How many were later than LATE_NS."""
+        self.most_ns = 0
+
+    def add(self, late_ns: int) -> None:
+        """Count one send; early (negative) counts as on time."""
+        late_ns = max(late_ns, 0)
+        self.count += 1
+        if late_ns > self.most_ns:
+            self.most_ns = late_ns
+        if late_ns > LATE_NS:
+            self.late += 1
+        units = late_ns >> 10
+        shift = max(units.bit_length() - _SUB_BITS - 1, 0)
+        self._counts[(shift << _SUB_BITS) + (units >> shift)] += 1
+
+    def quantile(self, share: float) -> int:
+        """The upper end, in ns, of the bucket that holds this share of all; 0 with none, never above the largest seen."""
+        wanted, seen = max(1, -int(-share * self.count // 1)), 0
+        for index, count in enumerate(self._counts):
+            seen += count
+            if count and seen >= wanted:
+                shift = max((index >> _SUB_BITS) - 1, 0)
+                units = index - (shift << _SUB_BITS)
+                return min((units + 1 << shift) << 10, self.most_ns)
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What the load did so far; times in ns, all counts from its start."""
+
+    sent: int = 0
+    answered: int = 0
+    """Ended in any way but `unsent`: whole answers, failures and time-outs."""
+    in_flight: int = 0
+    oldest_ns: int = 0
+    """How long ago the oldest unanswered request was meant to be sent; 0: none is in flight."""
+    unsent_full: int = 0
+    """Not sent because `connections` requests were in flight."""
+    unsent_late: int = 0
+    """Not sent because the generator itself was more than a second late."""
+    unsent_local: int = 0
+    """Not sent because this machine had no descriptor, port or memory left for a connection."""
+    unreported: int = 0
+    """Samples lost because whoever reads them stood still for too long."""
+    abandoned: int = 0
+    """Still unanswered when the load was stopped: they have no sample."""
+    late: int = 0
+    """Sent more than LATE_NS after the intended time."""
+    late_p50_ns: int = 0
+    late_p99_ns: int = 0
+    late_max_ns: int = 0
+    cpu_ns: int = 0
+    """CPU time of the load's process since its first request was due."""
+    wall_ns: int = 0
+    """How long it has been sending."""
+
+    @property
+    def unsent(self) -> int:
+        """How many requests were due and never sent."""
+        return self.unsent_full + self.unsent_late + self.unsent_local
+
+    @property
+    def behind(self) -> str:
+        """Why the load did not do what was asked of it, with what to do; empty when it kept up."""
+        if self.unsent_full:
+            return (
+                f"{self.unsent_full} requests were not sent because as many as `connections` allows were unanswered:"
+                " the service stalled for longer than they cover; raise `connections` or lower the rate"
+            )
+        if self.unsent_late:
+            return f"{self.unsent_late} requests were not sent: this machine did not run the load for more than a second"
+        if self.unsent_local:
+            return f"{self.unsent_local} requests were not sent: no free descriptor or port on this machine; lower the rate"
+        if self.unreported:
+            return f"{self.unreported} samples were lost: their reader stood still"
+        if self.late >= LATE_LEAST and self.late > LATE_SHARE * self.sent:
+            return (
+                f"{self.late} of {self.sent} requests were sent more than {LATE_NS // 1_000_000} ms late"
+                f" (p99 {self.late_p99_ns / 1e6:.1f} ms): this machine is too busy for the rate"
+            )
+        return ""

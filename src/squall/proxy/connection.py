@@ -1,0 +1,184 @@
+"""One client's connection: two sockets and the two directions between them."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+from squall.proxy.flow import Flow
+from squall.proxy.loop import ERROR, HANGUP, READ, WRITE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from squall.proxy.resolver import Address
+    from squall.proxy.route import Proxy
+    from squall.proxy.toxics import Direction, Stage, Toxic
+
+__all__ = ["Connection"]
+
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_LAST_READS: Final = 64
+_EVERYTHING: Final = READ | WRITE
+
+
+class Connection:
+    """The `number` counts the connections of its proxy from 0; draws depend on it."""
+
+    def __init__(self, proxy: Proxy, number: int, client: socket.socket) -> None:
+        self.proxy, self.number, self.client = proxy, number, client
+        self.loop = proxy.plane.loop
+        self.closed = False
+        self.up: Flow | None = None
+        self.down: Flow | None = None
+        self._server: socket.socket | None = None
+        self._addresses: list[Address] = []
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    # Connecting
+
+    def connect(self, addresses: Sequence[Address]) -> None:
+        """Try these addresses in order; with none left the client sees its connection end."""
+        self._addresses = list(addresses)
+        self._try_next()
+
+    def _try_next(self) -> None:
+        if self.closed:
+            return
+        while self._addresses:
+            family, address = self._addresses.pop(0)
+            try:
+                server = socket.socket(family, socket.SOCK_STREAM)
+            except OSError:  # out of descriptors, or a family that this machine has not
+                continue
+            server.setblocking(False)
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            outcome = server.connect_ex(address)
+            if outcome not in (0, errno.EINPROGRESS):
+                server.close()
+                continue
+            self._server = server
+            try:
+                server.getpeername()  # on loopback the handshake is over by now: no trip through epoll
+            except OSError:
+                self.loop.handle(server.fileno(), self._connecting)
+                self.loop.want(server.fileno(), WRITE)
+                return
+            self._connected(server)
+            return
+        self.close()
+
+    def _connecting(self, _events: int) -> None:
+        server = self._server
+        if server is None or self.closed:
+            return
+        if server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.loop.dispose(server)
+            self._server = None
+            self._try_next()
+            return
+        self.loop.want(server.fileno(), 0, WRITE)
+        self._connected(server)
+
+    def _connected(self, server: socket.socket) -> None:
+        up, down = Flow(self, "upstream", self.client, server), Flow(self, "downstream", server, self.client)
+        up.reverse, down.reverse = down, up
+        self.up, self.down = up, down
+        self.proxy.dress(self)
+        self.loop.handle(self.client.fileno(), self._client_ready)
+        self.loop.handle(server.fileno(), self._server_ready)
+        self.loop.want(server.fileno(), READ)
+        self.loop.want(self.client.fileno(), READ)
+        up.readable()  # the first request is often here already
+
+    # Readiness
+
+    def _client_ready(self, events: int) -> None:
+        if self.up is not None and self.down is not None:
+            self._ready(events, self.up, self.down)
+
+    def _server_ready(self, events: int) -> None:
+        if self.up is not None and self.down is not None:
+            self._ready(events, self.down, self.up)
+
+    def _ready(self, events: int, reads: Flow, writes: Flow) -> None:
+        if events & ERROR:
+            self.broken(reads)
+            return
+        if events & (READ | HANGUP) and not reads.ended and not reads.paused:
+            reads.readable()
+        if events & (WRITE | HANGUP) and not self.closed:
+            writes.outlet.writable()
+
+    # Toxics
+
+    def flow(self, stream: Direction) -> Flow | None:
+        """The direction of this name, once connected."""
+        return self.up if stream == "upstream" else self.down
+
+    # Ends
+
+    def end_delivered(self, flow: Flow) -> None:
+        """One side's end has reached the other: a half-closed connection stays so until the other end comes."""
+        if flow.reverse.outlet.done:
+            self.close()
+            return
+        try:
+            flow.target.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.broken(flow.reverse)
+
+    def broken(self, flow: Flow) -> None:
+        """The source of this direction was reset: what it sent before is delivered, then the other side is reset."""
+        if self.closed or flow.reset_at_end:
+            return
+        flow.reset_at_end = True
+        self.loop.want(flow.source.fileno(), 0, _EVERYTHING)
+        flow.reverse.abandon()
+        if flow.outlet.done:
+            self.reset()
+        elif not flow.ended:
+            flow.read_rest()
+            flow.finish()
+
+    def reset(self) -> None:
+        """End both sides with a reset."""
+        for sock in (self.client, self._server):
+            if sock is not None and not self.closed:
+                try:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                except OSError:
+                    continue
+        self._close(read_last=False)
+
+    def close(self) -> None:
+        """End both sides with an orderly close; what was not delivered is dropped."""
+        self._close(read_last=True)
+
+    def _close(self, *, read_last: bool) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        for flow in (self.up, self.down):
+            if flow is not None:
+                flow.close()
+        for sock in (self.client, self._server):
+            if sock is not None:
+                if read_last:
+                    _read_last(sock)
+                self.loop.dispose(sock)
+        self.proxy.closed(self)
+        self.up = self.down = self._server = None
+
+
+def _read_last(sock: socket.socket) -> None:
+    """Empty the receive buffer: the kernel answers a close over unread data with a reset instead of an end."""
+    try:
+        for _ in range(_LAST_READS):
+            if not sock.recv(1 << 16):
+                return
+    except OSError:
+        return

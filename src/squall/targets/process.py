@@ -1,0 +1,145 @@
+"""Processes of this machine, found by pid, command, listening port or systemd unit."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from squall.errors import TargetError
+from squall.kernel import cgroups, proc
+from squall.targets.identity import ProcessIdentity
+
+__all__ = ["ProcessTarget", "command_names", "find_processes"]
+
+_INTERPRETER = re.compile(r"(python|pypy|node|ruby|perl|bash|dash|sh|java)[0-9.]*")
+_TAKES_A_VALUE = {
+    "python": {"-X", "-W"}, "pypy": {"-X", "-W"}, "node": {"-r", "--require", "--import", "--loader"},
+    "ruby": {"-I", "-r", "-E"}, "perl": {"-I"}, "java": {"-cp", "-classpath", "--class-path", "-p", "--module-path"},
+}  # fmt: skip
+"""Options of each interpreter whose next word is not the script."""
+_RUNS_TEXT = {"-c", "-e", "--eval"}
+"""After these comes code, not the name of a script."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessTarget:
+    """One process; `descendants` are the processes below it that the fault covers as well (none unless asked for)."""
+
+    kind: ClassVar[str] = "process"
+    identity: ProcessIdentity
+    command: str
+    descendants: tuple[ProcessIdentity, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """One word for it."""
+        return self.identity.key
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        below = f" and {len(self.descendants)} below it" if self.descendants else ""
+        return f"{self.command} (pid {self.identity.pid}){below}"
+
+    @property
+    def all(self) -> tuple[ProcessIdentity, ...]:
+        """The process and what it covers below."""
+        return (self.identity, *self.descendants)
+
+    def alive(self) -> bool:
+        """Whether the process still runs the same program."""
+        return self.identity.same_program()
+
+    def with_descendants(self) -> ProcessTarget:
+        """The same with all processes below it as they are now."""
+        below = []
+        for pid in proc.descendants(self.identity.pid):
+            try:
+                below.append(ProcessIdentity.of(pid))
+            except TargetError:
+                continue  # ended since it was listed
+        return replace(self, descendants=tuple(below))
+
+    def to_json(self) -> dict[str, Any]:
+        """As events and reports hold it."""
+        return {
+            "kind": self.kind, "label": self.label, "command": self.command, "identity": self.identity.to_json(),
+            "descendants": [one.to_json() for one in self.descendants],
+        }  # fmt: skip
+
+
+def command_names(argv: list[str]) -> set[str]:
+    """The names that `command` matches: argv[0]'s base name, and for an interpreter its script's or module's."""
+    if not argv:
+        return set()
+    program = os.path.basename(argv[0])
+    names, interpreter = {program}, _INTERPRETER.fullmatch(program)
+    if interpreter is None:
+        return names - {""}
+    takes_a_value, rest = _TAKES_A_VALUE.get(interpreter[1], set()), iter(argv[1:])
+    for word in rest:
+        if word in _RUNS_TEXT:
+            break
+        if word in ("-m", "-jar"):
+            names.add(os.path.basename(next(rest, "")))
+            break
+        if word in takes_a_value:
+            next(rest, None)
+        elif not word.startswith("-"):
+            names.add(os.path.basename(word))
+            break
+    return names - {""}
+
+
+def find_processes(
+    *, pid: int | None = None, command: str | None = None, port: int | None = None, unit: str | None = None
+) -> list[ProcessTarget]:
+    """The processes that match the one criterion given, by pid; TargetError when none does.
+
+    `command` is the exact base name of argv[0] or of an interpreter's script or module; `port` a TCP port that is
+    listened on in this network namespace; `unit` a systemd unit, found by its cgroup. Zombies never match.
+    """
+    if pid is not None:
+        found, what = [pid], f"pid {pid}"
+    elif command is not None:
+        found, what = [p for p in proc.pids() if command in command_names(proc.command_line(p))], f"command {command!r}"
+    elif port is not None:
+        inodes = proc.listening_inodes(port)
+        found, what = [p for p in proc.pids() if inodes & proc.socket_inodes(p)] if inodes else [], f"listening port {port}"
+    elif unit is not None:
+        name = unit if "." in unit else f"{unit}.service"
+        found = [p for p in proc.pids() if any(name in path.split("/") for path in cgroups.of_process(p).values())]
+        what = f"unit {name}"
+    else:
+        raise TargetError("no selector: nothing is selected")
+    targets = [target for one in found if (target := _target(one)) is not None]
+    if not targets:
+        raise TargetError(f"no process matches {what}{_hint(command, port)}")
+    return targets
+
+
+def _target(pid: int) -> ProcessTarget | None:
+    try:
+        identity = ProcessIdentity.of(pid)
+    except TargetError:
+        return None
+    argv, stat = proc.command_line(pid), proc.read_stat(pid)
+    names = command_names(argv)
+    shown = next(iter(names - {os.path.basename(argv[0])}), None) if argv else None
+    comm = stat.comm if stat is not None else str(pid)
+    return ProcessTarget(identity, shown or (os.path.basename(argv[0]) if argv else "") or comm)
+
+
+def _hint(command: str | None, port: int | None) -> str:
+    if command is not None:
+        near = sorted({n for p in proc.pids() for n in command_names(proc.command_line(p)) if command.lower() in n.lower() and n != command})
+        if near:
+            return f"; there is {', '.join(near[:5])} (the name must be exact)"
+        return "; the name is the base name of argv[0], or of an interpreter's script or module"
+    if port is not None:
+        if proc.listening_inodes(port):
+            return "; somebody listens there, but who it is may not be seen: run as that user or as root"
+        return "; nobody listens on it in this network namespace"
+    return ""
