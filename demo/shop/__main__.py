@@ -1,0 +1,121 @@
+"""`python demo/shop` runs the whole shop until Ctrl-C: five services, each its own process in its own session.
+
+With `--lifeline` it runs until its standard input ends, which is how Squall's demo holds it: whatever becomes of the
+one who started it, the services are killed (stopped ones too) and the folder is removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from client import CallFailed, call
+
+PORTS = {"gateway": 8080, "order": 8081, "payment": 8082, "inventory": 8083, "notification": 8084}
+HEALTHY_WITHIN_SECONDS = 15.0
+HERE = Path(__file__).resolve().parent
+
+
+class Ended(Exception):  # noqa: N818 - not an error
+    """The shop shall end."""
+
+
+class Supervisor:
+    """Starts the services, waits until they are healthy, ends them."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        given = dict(each.split("=", 1) for each in options.fd)
+        self.fds = {name: int(fd) for name, fd in given.items()}
+        self.urls = {name: f"http://127.0.0.1:{port}" for name, port in PORTS.items()}
+        self.reached = dict(each.split("=", 1) for each in options.to)
+        self.folder = folder
+        self.children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        """Start all five and wait until each answers."""
+        import socket  # noqa: PLC0415 - to ask the inherited sockets for their ports, then no more
+
+        for name, fd in self.fds.items():
+            with socket.socket(fileno=os.dup(fd)) as bound:
+                self.urls[name] = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        for name in PORTS:
+            self._spawn(name)
+        for fd in self.fds.values():
+            os.close(fd)
+        deadline = time.monotonic() + HEALTHY_WITHIN_SECONDS
+        for name in PORTS:
+            while not self._healthy(name):
+                if time.monotonic() > deadline or self.children[name].poll() is not None:
+                    sys.exit(f"shop-{name} did not start; its messages are above")
+                time.sleep(0.01)
+
+    def _spawn(self, name: str) -> None:
+        command = [sys.executable, "-E", "-s", "-S", str(HERE / f"shop-{name}"), "--data", str(self.folder), "--parent", str(os.getpid())]
+        command += ["--fd", str(self.fds[name])] if name in self.fds else []
+        for other, url in {**self.urls, **self.reached}.items():
+            command += ["--to", f"{other}={url}"]
+        fds = [self.fds[name]] if name in self.fds else []
+        self.children[name] = subprocess.Popen(
+            command, pass_fds=fds, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+
+    def _healthy(self, name: str) -> bool:
+        try:
+            return call("GET", f"{self.urls[name]}/health").status == 200  # noqa: PLR2004 - OK
+        except CallFailed:
+            return False
+
+    def stop(self) -> None:
+        """Kill every service: there is nothing in them that a kill would harm."""
+        for child in self.children.values():
+            child.kill()
+        for child in self.children.values():
+            child.wait()
+
+
+def main() -> None:
+    """Run the shop."""
+    parser = argparse.ArgumentParser(prog="shop", description="A shop of five services, all on this machine.")
+    parser.add_argument("--data", help="keep the databases in this folder (default: a temporary one)")
+    parser.add_argument("--to", action="append", default=[], metavar="NAME=URL", help="reach a service by this address")
+    parser.add_argument("--fd", action="append", default=[], metavar="NAME=FD", help="a bound socket for a service")
+    parser.add_argument("--lifeline", action="store_true", help="run until standard input ends")
+    options = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _end)
+    folder = Path(options.data or tempfile.mkdtemp(prefix="squall-shop-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    supervisor = Supervisor(options, folder)
+    try:
+        supervisor.start()
+        pids = {name: child.pid for name, child in supervisor.children.items()}
+        print(json.dumps({"urls": supervisor.urls, "pids": pids, "folder": str(folder)}), flush=True)
+        if options.lifeline:
+            select.select([sys.stdin], [], [])  # readable: it has ended, for nobody writes there
+        else:
+            print(f"Place an order: POST {supervisor.urls['gateway']}/orders with {{\"sku\": \"a1\"}}", flush=True)
+            signal.pause()
+    except Ended:
+        pass
+    finally:
+        supervisor.stop()
+        if not options.data:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(*_: object) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # ending is under way
+    raise Ended
+
+
+main()
