@@ -94,7 +94,9 @@ class LoadReport:
                 " the service stalled for longer than they cover; raise `connections` or lower the rate"
             )
         if self.unsent_late:
-            return f"{self.unsent_late} requests were not sent: this machine did not run the load for more than a second"
+            return (
+                f"{self.unsent_late} requests were not sent: this machine did not run the load for more than a second"
+            )
         if self.unsent_local:
             return f"{self.unsent_local} requests were not sent: no free descriptor or port on this machine; lower the rate"
         if self.unreported:

@@ -91,7 +91,10 @@ class SampleWriter:
         """Append; buffered until `flush`."""
         pack, index = RECORD.pack, self._index
         self._file.write(
-            b"".join(pack(s.time_ns, s.latency_ns, s.value, index[s.series], OUTCOMES.index(s.outcome), s.detail) for s in samples)
+            b"".join(
+                pack(s.time_ns, s.latency_ns, s.value, index[s.series], OUTCOMES.index(s.outcome), s.detail)
+                for s in samples
+            )
         )
 
     def flush(self) -> None:
@@ -116,7 +119,9 @@ def read_samples(path: Path) -> dict[str, Series]:
         data = file.read()
     series = {name: Series(name) for name in names}
     columns = list(series.values())
-    for time_ns, latency_ns, value, number, outcome, detail in RECORD.iter_unpack(data[: len(data) - len(data) % RECORD.size]):
+    for time_ns, latency_ns, value, number, outcome, detail in RECORD.iter_unpack(
+        data[: len(data) - len(data) % RECORD.size]
+    ):
         column = columns[number]
         column.time_ns.append(time_ns)
         column.latency_ns.append(latency_ns)

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from squall.faults.frozen import FrozenDict, FrozenMapping, JsonBody, Rows
+from squall.faults.frozen import FrozenDict, FrozenMapping, FrozenModel, JsonBody, Rows
 from squall.units import Duration, Rate, Within
 
-__all__ = ["HttpRequest", "Load", "Probe", "ProcessQuery", "PrometheusQuery", "Secret", "Spec", "Step", "TcpAddress"]
+__all__ = ["HttpRequest", "Load", "Probe", "ProcessQuery", "PrometheusQuery", "Secret", "Step", "TcpAddress"]
 
 
-class Spec(BaseModel):
-    """The base of what stands in a document: frozen, camelCase keys, nothing unknown."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, alias_generator=to_camel, validate_by_name=True, validate_default=True,
-        use_attribute_docstrings=True, serialize_by_alias=True, allow_inf_nan=False,
-    )  # fmt: skip
-
-
-class Secret(Spec):
+class Secret(FrozenModel):
     """A value that is never written in a document or a report: only where to find it."""
 
     env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
@@ -49,7 +39,7 @@ Headers = FrozenMapping[Annotated[str, Field(min_length=1, max_length=256)], Hea
 Status = Annotated[str, Field(pattern=r"^[1-5](?:\d\d|xx)$")]
 
 
-class HttpRequest(Spec):
+class HttpRequest(FrozenModel):
     """One HTTP request and which answers count as success."""
 
     url: Annotated[str, Field(pattern=r"^https?://[!-~]+$", max_length=8192)]
@@ -66,7 +56,7 @@ class HttpRequest(Spec):
     """After this the request is given up and counts as an error."""
 
 
-class ProcessQuery(Spec):
+class ProcessQuery(FrozenModel):
     """A process to look at: alive, restarts, rss (bytes), fds, threads, cpu (cores). Success is being alive."""
 
     pid: Annotated[int, Field(ge=1)] | None = None
@@ -81,7 +71,7 @@ class ProcessQuery(Spec):
         return self
 
 
-class PrometheusQuery(Spec):
+class PrometheusQuery(FrozenModel):
     """A PromQL query; success is an answer with exactly one number, published as the value `value`."""
 
     url: Annotated[str, Field(pattern=r"^https?://[!-~]+$")]
@@ -95,7 +85,7 @@ TcpAddress = Annotated[str, Field(pattern=r"^(?:\[[0-9A-Fa-f:.%]+\]|[^:\s\[\]]+)
 """`host:port`, `[v6]:port`; success is a connection that opens."""
 
 
-class Probe(Spec):
+class Probe(FrozenModel):
     """One thing that is sampled: exactly one of http, tcp, process, command, prometheus."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
@@ -126,11 +116,11 @@ class Probe(Spec):
         """Which one it is."""
         for kind in ("http", "tcp", "process", "command"):
             if getattr(self, kind) is not None:
-                return kind  # type: ignore[return-value]  # the loop's literals are the return's
+                return kind
         return "prometheus"
 
 
-class Step(Spec):
+class Step(FrozenModel):
     """A part of a load profile: from the rate before it to `rate`, over `ramp`, then held for `hold`."""
 
     rate: Annotated[Rate, Within("0.01/s", "100000/s")]
@@ -138,7 +128,7 @@ class Step(Spec):
     hold: Duration = Duration(0)
 
 
-class Load(Spec):
+class Load(FrozenModel):
     """Open-loop traffic: requests are sent at their intended times whether or not earlier ones were answered."""
 
     http: HttpRequest
