@@ -6,7 +6,7 @@ is for.
 
 from squall.documents.places import DocumentError, Path, Place, Problem, dotted
 from squall.documents.reading import Document, load, load_all, read, read_all
-from squall.documents.schema import nearest, problems_from_pydantic
+from squall.documents.schema import nearest, problem_from_details, problems_from_pydantic
 
 __all__ = [
     "Document",
@@ -18,6 +18,7 @@ __all__ = [
     "load",
     "load_all",
     "nearest",
+    "problem_from_details",
     "problems_from_pydantic",
     "read",
     "read_all",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from squall.documents.places import Path, Problem
     from squall.documents.reading import Document
 
-__all__ = ["nearest", "problems_from_pydantic"]
+__all__ = ["nearest", "problem_from_details", "problems_from_pydantic"]
 
 _SHOWN_MAX = 60
 
@@ -43,16 +43,23 @@ def problems_from_pydantic(
 
     `at` is the path of what was validated; `model`, where it is given, tells which keys are allowed.
     """
-    return [_problem(details, document, model, at) for details in error.errors(include_url=False)]
+    return [problem_from_details(details, document, model, at) for details in error.errors(include_url=False)]
 
 
-def _problem(details: ErrorDetails, document: Document, model: type[BaseModel] | None, at: Path) -> Problem:
+def problem_from_details(
+    details: ErrorDetails,
+    document: Document,
+    model: type[BaseModel] | None = None,
+    at: Path = (),
+    also: tuple[str, ...] = (),
+) -> Problem:
+    """One error of a validation as a problem of the document; `also` are keys that are allowed beside the model's own."""
     kind, context = details["type"], details.get("ctx", {})
     path, models, is_key = _resolve(details["loc"], document, model, at)
     if kind == "missing":
         return document.problem(path, "is missing")
     if kind == "extra_forbidden":
-        fields = sorted({name for each in models for name in _fields(each)})
+        fields = sorted({name for each in models for name in _fields(each)} | (set(also) if path[:-1] == at else set()))
         return document.problem(
             path, "is not known here", allowed=", ".join(fields), nearest=nearest(str(path[-1]), fields), key=True
         )

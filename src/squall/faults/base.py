@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
 from squall.errors import InputError
+from squall.faults.frozen import FrozenModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,18 +21,13 @@ FAULTS: dict[str, type[Fault]] = {}
 """Every fault by its type tag, in the order of definition."""
 
 
-class Fault(BaseModel):
+class Fault(FrozenModel):
     """The base: a subclass is written `class Latency(Fault, type="tcp.latency", targets=("route",))`.
 
     Its docstring says what the target will feel; its fields have units in their types and ranges in their annotations.
     A field `new_path` is `newPath` in a document and `--new-path` on the command line. The names `type`, `targets`,
     `after`, `duration` and `pulse` are taken: in a document they stand beside the fault's own.
     """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, alias_generator=to_camel, validate_by_name=True, validate_default=True,
-        use_attribute_docstrings=True, serialize_by_alias=True, allow_inf_nan=False,
-    )  # fmt: skip
 
     type: ClassVar[str] = ""
     """The tag, `family.name`."""
@@ -56,7 +50,7 @@ class Fault(BaseModel):
         FAULTS[type] = cls
 
     def parameters(self) -> dict[str, Any]:
-        """Its fields as JSON values in the document's spelling, quantities in their written form."""
+        """Its fields as JSON values in the document's spelling, quantities in their written form; what is empty by default is left out."""
         return self.model_dump(mode="json")
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
-__all__ = ["FrozenDict", "FrozenMapping", "FrozenModel", "JsonBody", "JsonPatch", "Rows", "thaw"]
+__all__ = ["FrozenDict", "FrozenMapping", "FrozenModel", "JsonBody", "JsonPatch", "Rows", "said", "thaw"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -45,11 +45,17 @@ class FrozenModel(BaseModel):
 
     @model_serializer(mode="wrap")
     def _what_is_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """All but what is empty by default: an absent key says the same."""
-        data: dict[str, Any] = handler(self)
-        fields = type(self).model_fields
-        unsaid = [info.alias or name for name, info in fields.items() if not getattr(self, name) and not info.default]
-        return {key: value for key, value in data.items() if key not in unsaid or isinstance(value, (bool, int, float))}
+        return said(self, handler(self))
+
+
+def said(model: BaseModel, data: dict[str, Any]) -> dict[str, Any]:
+    """What was serialized, without what is empty by default: an absent key says the same."""
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        empty = value is None or (isinstance(value, (str, tuple, dict)) and not value)
+        if empty and value == info.get_default(call_default_factory=True, validated_data=dict(model.__dict__)):
+            data.pop(info.alias or name, None)
+    return data
 
 
 class FrozenDict(dict[K, V]):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+
+from pydantic import model_validator
 
 from squall.faults.base import Fault
 from squall.units import Bandwidth, Duration, Ratio, Size, Within
@@ -69,6 +71,12 @@ class Slicer(TcpFault, type="tcp.slicer", targets=("route",)):
     """Pieces differ by up to this much; less than `average`."""
     delay: Annotated[Duration, Within("0s", "1m")] = Duration(0)
     """The pause between two pieces."""
+
+    @model_validator(mode="after")
+    def _pieces_have_a_size(self) -> Self:
+        if self.variation >= self.average:
+            raise ValueError(f"`variation` ({self.variation}) must be less than `average` ({self.average})")
+        return self
 
 
 class LimitData(TcpFault, type="tcp.limit_data", targets=("route",)):
