@@ -110,7 +110,7 @@ class Connection:
             return
         if events & (READ | HANGUP) and not reads.ended and not reads.paused:
             reads.readable()
-        if events & (WRITE | HANGUP) and not self.closed:
+        if events & WRITE and not self.closed:
             writes.outlet.writable()
 
     # Toxics
@@ -124,7 +124,7 @@ class Connection:
     def end_delivered(self, flow: Flow) -> None:
         """One side's end has reached the other: a half-closed connection stays so until the other end comes."""
         if flow.reverse.outlet.done:
-            self.close()
+            self._close(read_last=False)
             return
         try:
             flow.target.shutdown(socket.SHUT_WR)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from squall.proxy.loop import READ
 from squall.proxy.outlet import Outlet
 from squall.proxy.pipes import PIPE_BYTES, FilledPipe, Pipe
+from squall.proxy.toxics import KINDS
 
 if TYPE_CHECKING:
     import socket
@@ -233,8 +234,6 @@ class Flow:
 
     def add(self, toxic: Toxic, position: int) -> None:
         """Put a toxic on this direction, at this place in the chain."""
-        from squall.proxy.toxics import KINDS
-
         stage = KINDS[toxic.type](self, toxic, toxic.attributes)
         self.insert(stage, position)
 

@@ -67,7 +67,7 @@ class Outlet:
             if not self._write(self.queue.popleft()):
                 return
         self._flow.loop.want(self._fd, 0, WRITE)
-        if self.ended:
+        if self.ended and not self.done:
             self._flow.delivered()
 
     def end(self) -> None:

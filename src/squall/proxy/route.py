@@ -1,0 +1,211 @@
+"""One proxy: it listens, connects each client to its upstream, and has toxics."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Final
+
+from squall.proxy.connection import Connection
+from squall.proxy.loop import READ
+from squall.proxy.refusals import Invalid, NotFound
+from squall.proxy.resolver import listen_on, read_endpoint
+from squall.proxy.toxics import KINDS, Toxic
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator, Mapping
+
+    from squall.proxy.flow import Flow
+    from squall.proxy.plane import Plane
+    from squall.proxy.toxics import Direction
+
+__all__ = ["Proxy"]
+
+_ACCEPTS_AT_ONCE: Final = 32
+_OUT_OF_DESCRIPTORS_WAIT_S: Final = 0.1
+_GONE_MOST: Final = 64
+
+
+class Proxy:
+    """A name, a listen address, an upstream, and the toxics between them; `enabled` while it listens."""
+
+    def __init__(self, plane: Plane, name: str, listen: str, upstream: str) -> None:
+        self.plane, self.name = plane, name
+        self.listen, self.upstream = listen, upstream
+        self.toxics: list[Toxic] = []
+        self.connections: set[Connection] = set()
+        self.accepted = 0
+        self.gone: dict[str, dict[str, int]] = {}
+        """What removed toxics had hit, by name; the newest 64."""
+        self._listener: socket.socket | None = None
+        self._past = {"upstream": [0, 0], "downstream": [0, 0]}
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it listens."""
+        return self._listener is not None
+
+    # Listening
+
+    def enable(self) -> None:
+        """Listen; CannotListen when the address cannot be had; harmless when it does already."""
+        if self._listener is not None:
+            return
+        listener = listen_on(self.listen)
+        host, port = listener.getsockname()[:2]
+        self.listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._listener = listener
+        self.plane.loop.handle(listener.fileno(), self._accept)
+        self.plane.loop.want(listener.fileno(), READ)
+
+    def disable(self) -> None:
+        """Refuse new connections and end the open ones."""
+        self.stop_listening()
+        for connection in list(self.connections):
+            connection.close()
+
+    def stop_listening(self) -> None:
+        """Refuse new connections; open ones go on."""
+        if self._listener is not None:
+            self.plane.loop.ignore(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+
+    def _accept(self, _events: int) -> None:
+        listener = self._listener
+        for _ in range(_ACCEPTS_AT_ONCE):
+            if listener is None or self._listener is not listener:
+                return
+            try:
+                client, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._rest(listener)
+                    return
+                continue  # the client has gone already
+            connection = Connection(self, self.accepted, client)
+            self.accepted += 1
+            self.connections.add(connection)
+            self.plane.resolver.resolve(read_endpoint(self.upstream), connection.connect)
+
+    def _rest(self, listener: socket.socket) -> None:
+        """Out of descriptors: leave new clients waiting in the kernel for a moment, instead of asking again and again."""
+        loop = self.plane.loop
+        loop.want(listener.fileno(), 0, READ)
+
+        def again() -> None:
+            if self._listener is listener:
+                loop.want(listener.fileno(), READ)
+
+        loop.call_later(_OUT_OF_DESCRIPTORS_WAIT_S, again)
+
+    def dress(self, connection: Connection) -> None:
+        """Put the toxics that hit it on a new connection."""
+        for toxic in self.toxics:
+            flow = connection.flow(toxic.stream)
+            if flow is not None and _hits(flow, toxic):
+                flow.add(toxic, len(flow.chain))
+
+    def closed(self, connection: Connection) -> None:
+        """A connection has ended: keep its counts."""
+        self.connections.discard(connection)
+        for flow in (connection.up, connection.down):
+            if flow is not None:
+                past = self._past[flow.direction]
+                past[0] += flow.received
+                past[1] += flow.outlet.sent
+
+    # Toxics
+
+    def toxic(self, name: str) -> Toxic:
+        """The toxic of this name; NotFound."""
+        for toxic in self.toxics:
+            if toxic.name == name:
+                return toxic
+        raise NotFound("toxic not found")
+
+    def in_order(self) -> list[Toxic]:
+        """Upstream toxics, then downstream ones, each in order of creation, which is the order of application."""
+        return sorted(self.toxics, key=lambda toxic: toxic.stream == "downstream")
+
+    def add_toxic(self, toxic: Toxic) -> None:
+        """Put a toxic behind those that are there, on open connections too."""
+        self.toxics.append(toxic)
+        for flow in self._flows(toxic.stream):
+            if _hits(flow, toxic):
+                flow.add(toxic, len(flow.chain))
+
+    def update_toxic(self, toxic: Toxic, attributes: Mapping[str, object], toxicity: float | None) -> None:
+        """Change a toxic in place, without a gap; a connection that it is on stays so unless the toxicity falls below its draw."""
+        toxic.attributes = toxic.attributes.updated(attributes)
+        if toxicity is not None:
+            toxic.toxicity = toxicity
+        for flow in self._flows(toxic.stream):
+            stage, hit = flow.stage_of(toxic), _hits(flow, toxic)
+            if stage is not None and hit:
+                stage.configure(toxic.attributes)
+            elif stage is not None:
+                flow.remove(stage)
+            elif hit:
+                flow.add(toxic, self._position(flow, toxic))
+
+    def remove_toxic(self, toxic: Toxic) -> None:
+        """Take a toxic away; what it holds goes on at once."""
+        self.toxics.remove(toxic)
+        for flow in self._flows(toxic.stream):
+            stage = flow.stage_of(toxic)
+            if stage is not None:
+                flow.remove(stage)
+        self.gone[toxic.name] = toxic.hits.to_json()
+        while len(self.gone) > _GONE_MOST:
+            del self.gone[next(iter(self.gone))]
+
+    def _position(self, flow: Flow, toxic: Toxic) -> int:
+        later = self.toxics[self.toxics.index(toxic) + 1 :]
+        for position, stage in enumerate(flow.chain):
+            if stage.toxic in later:
+                return position
+        return len(flow.chain)
+
+    def _flows(self, stream: Direction) -> Iterator[Flow]:
+        for connection in list(self.connections):
+            flow = connection.flow(stream)
+            if flow is not None:
+                yield flow
+
+    # What it looks like
+
+    def to_json(self) -> dict[str, object]:
+        """As Toxiproxy's API shows it."""
+        return {
+            "name": self.name, "listen": self.listen, "upstream": self.upstream, "enabled": self.enabled,
+            "Logger": {}, "toxics": [toxic.to_json() for toxic in self.in_order()],
+        }  # fmt: skip
+
+    def stats(self) -> dict[str, object]:
+        """Connections and bytes so far, hit counters of the toxics, those that were removed included."""
+        counts = {stream: list(self._past[stream]) for stream in self._past}
+        for connection in self.connections:
+            for flow in (connection.up, connection.down):
+                if flow is not None:
+                    counts[flow.direction][0] += flow.received
+                    counts[flow.direction][1] += flow.outlet.sent
+        return {
+            "name": self.name, "listen": self.listen, "upstream": self.upstream, "enabled": self.enabled,
+            "connections": self.accepted, "open": len(self.connections),
+            "received": {stream: count[0] for stream, count in counts.items()},
+            "sent": {stream: count[1] for stream, count in counts.items()},
+            "hits": {toxic.name: toxic.hits.to_json() for toxic in self.in_order()},
+            "gone": dict(self.gone),
+        }  # fmt: skip
+
+
+def _hits(flow: Flow, toxic: Toxic) -> bool:
+    """Whether a toxic is on this direction: one draw for each connection, direction and toxic, kept through changes of the share."""
+    if toxic.toxicity >= 1:
+        return True
+    return flow.random(f"{toxic.name}/toxicity").random() < toxic.toxicity
+
+
