@@ -8,13 +8,13 @@ from pydantic import ValidationError
 
 from squall.errors import InputError
 from squall.experiment.model import Abort, Expectation, Experiment, FaultStep, Recovery, Targets, Tolerate
-from squall.units import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from squall.faults import Fault
     from squall.probes.spec import Load
+    from squall.units import Duration
 
 __all__ = ["adhoc"]
 

@@ -5,6 +5,6 @@ and the mechanisms in `injectors` all derive from the model. To add one, see CON
 """
 
 from squall.faults import http, process, stress, tcp
-from squall.faults.base import FAULTS, Fault, fault_types, parse_fault
+from squall.faults.base import FAULTS, Fault, fault_model, fault_types, parse_fault
 
-__all__ = ["FAULTS", "Fault", "fault_types", "http", "parse_fault", "process", "stress", "tcp"]
+__all__ = ["FAULTS", "Fault", "fault_model", "fault_types", "http", "parse_fault", "process", "stress", "tcp"]

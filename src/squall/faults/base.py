@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
@@ -12,7 +13,7 @@ from squall.faults.frozen import FrozenModel
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FAULTS", "Fault", "TargetKind", "fault_types", "parse_fault"]
+__all__ = ["FAULTS", "Fault", "TargetKind", "fault_model", "fault_types", "parse_fault"]
 
 TargetKind = Literal["process", "cgroup", "route"]
 """What a fault can happen to, in the spelling of a document's `targets`."""
@@ -59,9 +60,15 @@ def fault_types() -> list[str]:
     return sorted(FAULTS)
 
 
+def fault_model(tag: str) -> type[Fault]:
+    """The model of this type; InputError, with the nearest right spelling, where there is none."""
+    if tag in FAULTS:
+        return FAULTS[tag]
+    close = difflib.get_close_matches(tag[:60], FAULTS, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise InputError(f"there is no fault {tag[:60]!r}; {hint}There are {', '.join(fault_types())}")
+
+
 def parse_fault(tag: str, parameters: Mapping[str, Any]) -> Fault:
     """The fault of this type with these parameters; InputError for an unknown tag, pydantic's error for wrong fields."""
-    cls = FAULTS.get(tag)
-    if cls is None:
-        raise InputError(f"there is no fault {tag!r}; there are {', '.join(fault_types())}")
-    return cls.model_validate(dict(parameters))
+    return fault_model(tag).model_validate(dict(parameters))

@@ -38,6 +38,7 @@ class Delay(HttpFault, type="http.delay", targets=("route",)):
     jitter: Annotated[Duration, Within("0s", "1h")] = Duration(0)
     """The delay is drawn evenly from delay - jitter to delay + jitter, never below zero."""
     on: Literal["request", "response"] = "request"
+    """What is late: the request on its way to the service, or the response on its way back."""
 
 
 class Abort(HttpFault, type="http.abort", targets=("route",)):
