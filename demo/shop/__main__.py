@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -42,8 +43,6 @@ class Supervisor:
 
     def start(self) -> None:
         """Start all five and wait until each answers."""
-        import socket  # noqa: PLC0415 - to ask the inherited sockets for their ports, then no more
-
         for name, fd in self.fds.items():
             with socket.socket(fileno=os.dup(fd)) as bound:
                 self.urls[name] = f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -59,7 +58,17 @@ class Supervisor:
                 time.sleep(0.01)
 
     def _spawn(self, name: str) -> None:
-        command = [sys.executable, "-E", "-s", "-S", str(HERE / f"shop-{name}"), "--data", str(self.folder), "--parent", str(os.getpid())]
+        command = [
+            sys.executable,
+            "-E",
+            "-s",
+            "-S",
+            str(HERE / f"shop-{name}"),
+            "--data",
+            str(self.folder),
+            "--parent",
+            str(os.getpid()),
+        ]
         command += ["--fd", str(self.fds[name])] if name in self.fds else []
         for other, url in {**self.urls, **self.reached}.items():
             command += ["--to", f"{other}={url}"]
@@ -70,7 +79,7 @@ class Supervisor:
 
     def _healthy(self, name: str) -> bool:
         try:
-            return call("GET", f"{self.urls[name]}/health").status == 200  # noqa: PLR2004 - OK
+            return call("GET", f"{self.urls[name]}/health").ok
         except CallFailed:
             return False
 
@@ -102,13 +111,13 @@ def main() -> None:
         if options.lifeline:
             select.select([sys.stdin], [], [])  # readable: it has ended, for nobody writes there
         else:
-            print(f"Place an order: POST {supervisor.urls['gateway']}/orders with {{\"sku\": \"a1\"}}", flush=True)
+            print(f'Place an order: POST {supervisor.urls["gateway"]}/orders with {{"sku": "a1"}}', flush=True)
             signal.pause()
     except Ended:
         pass
     finally:
         supervisor.stop()
-        if not options.data:
+        if options.lifeline or not options.data:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -21,6 +21,11 @@ class Answer:
     status: int
     body: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def ok(self) -> bool:
+        """Whether it was done: any 2xx."""
+        return 200 <= self.status < 300  # noqa: PLR2004 - what 2xx means
+
 
 class CallFailed(Exception):  # noqa: N818 - reads as what it says
     """No answer: the connection was refused or broke, or what came is not an answer."""

@@ -75,7 +75,11 @@ class Connection:
         """Take the next whole request; None while it is incomplete, an answer when it cannot be served."""
         end = self.received.find(b"\r\n\r\n")
         if end < 0:
-            return Answer(431, {"error": "the request's head is too large"}) if len(self.received) > HEAD_BYTES_MAX else None
+            return (
+                Answer(431, {"error": "the request's head is too large"})
+                if len(self.received) > HEAD_BYTES_MAX
+                else None
+            )
         lines = self.received[:end].decode("latin-1").split("\r\n")
         words = lines[0].split(" ")
         pairs = (line.partition(":") for line in lines[1:])

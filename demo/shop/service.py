@@ -46,7 +46,7 @@ class Service:
 
     def url(self, other: str, default_port: int) -> str:
         """Where another service is: given as `--to NAME=URL`, else on its own default port."""
-        given = dict(each.split("=", 1) for each in self._options.to)
+        given: dict[str, str] = dict(each.split("=", 1) for each in self._options.to)
         return given.get(other, f"http://127.0.0.1:{default_port}").rstrip("/")
 
     def route(self, method: str, path: str) -> Callable[[Handler], Handler]:
@@ -137,7 +137,7 @@ def _options(name: str, port: int, workers: int, waiting: int) -> argparse.Names
 
 def _end_with(parent: int) -> None:
     """Be killed by the kernel as soon as the parent ends, however it ends, even while this process is stopped."""
-    import ctypes  # noqa: PLC0415 - only needed under a supervisor
+    import ctypes  # only needed under a supervisor
 
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the line above

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import select
 import shutil
 import socket
 import sqlite3
@@ -17,7 +18,7 @@ import tempfile
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from squall.errors import SquallError
 
@@ -91,6 +92,7 @@ class Shop:
     urls: dict[str, str] = field(init=False)
     pids: dict[str, int] = field(init=False, default_factory=dict)
     folder: Path = field(init=False)
+    _log: IO[str] = field(init=False, repr=False)
     _sockets: dict[str, socket.socket] = field(init=False, repr=False)
     _supervisor: subprocess.Popen[str] | None = field(init=False, default=None, repr=False)
     _cleanup: ExitStack = field(init=False, default_factory=ExitStack, repr=False)
@@ -110,28 +112,28 @@ class Shop:
             command += ["--fd", f"{name}={bound.fileno()}"]
         if self.inventory_url is not None:
             command += ["--to", f"inventory={self.inventory_url}"]
-        with (self.folder / "shop.log").open("wb") as log:
-            self._supervisor = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                pass_fds=[bound.fileno() for bound in self._sockets.values()],
-                start_new_session=True,
-            )
+        log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed by the stack
+        self._log = self._cleanup.enter_context(log)
+        self._supervisor = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            pass_fds=[bound.fileno() for bound in self._sockets.values()],
+            start_new_session=True,
+        )
         for bound in self._sockets.values():
             bound.close()
         self.pids = self._started(self._supervisor)
 
     def _started(self, supervisor: subprocess.Popen[str]) -> dict[str, int]:
-        import select
-
-        assert supervisor.stdout is not None
+        assert supervisor.stdout is not None  # noqa: S101 - it was asked for above
         ready, _, _ = select.select([supervisor.stdout], [], [], START_SECONDS_MAX)
         line = supervisor.stdout.readline() if ready else ""
         if not line:
-            log = (self.folder / "shop.log").read_text(errors="replace")[-LOG_CHARACTERS_SHOWN:]
+            self._log.seek(0)
+            log = self._log.read()[-LOG_CHARACTERS_SHOWN:]
             self.stop()
             raise SquallError(f"the shop did not start within {START_SECONDS_MAX:g} s; its services say:\n{log}")
         pids: dict[str, int] = json.loads(line)["pids"]
@@ -141,15 +143,11 @@ class Shop:
         """End all of it and remove its folder; does nothing when that is done."""
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is not None:
-            assert supervisor.stdin is not None
-            assert supervisor.stdout is not None
-            supervisor.stdin.close()
             try:
-                supervisor.wait(STOP_SECONDS_MAX)
+                supervisor.communicate(timeout=STOP_SECONDS_MAX)  # the end of its input is what ends it
             except subprocess.TimeoutExpired:
                 supervisor.kill()  # its services end with it
-                supervisor.wait()
-            supervisor.stdout.close()
+                supervisor.communicate()
         self._cleanup.close()
 
     def __enter__(self) -> Self:
