@@ -11,10 +11,10 @@ import json
 import os
 import random
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Self
 
 from squall.errors import InputError, SquallError
+from squall.kernel import launch
 from squall.probes.call import prepare
 from squall.probes.child import Child
 from squall.probes.lateness import LoadReport
@@ -102,8 +102,7 @@ class LoadProcess:
         """
         loop = asyncio.get_running_loop()
         self._begun, self._closed = loop.create_future(), loop.create_future()
-        words = [sys.executable, "-P", "-m", "squall.probes.load_worker"]
-        self._child = Child.start(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self._child = Child.start(launch.command("squall.probes.load_worker"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         try:
             loop.add_reader(self._watch(), self._readable)
             async with asyncio.timeout(BEGIN_SECONDS_MOST):

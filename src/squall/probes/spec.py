@@ -74,7 +74,7 @@ class ProcessQuery(FrozenModel):
 class PrometheusQuery(FrozenModel):
     """A PromQL query; success is an answer with exactly one number, published as the value `value`."""
 
-    url: Annotated[str, Field(pattern=r"^https?://[!-~]+$")]
+    url: Annotated[str, Field(pattern=r"^https?://[!-~]+$", max_length=8000)]
     """The server's base address, for example http://127.0.0.1:9090."""
     query: Annotated[str, Field(min_length=1, max_length=16384)]
     """Must yield a scalar or a vector of one element."""
