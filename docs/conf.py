@@ -22,7 +22,6 @@ nitpicky = True
 
 html_theme = "furo"
 html_title = f"Squall {version}"
-html_static_path = ["_static"]
 html_copy_source = False
 html_show_sphinx = False
 pygments_style = "friendly"
