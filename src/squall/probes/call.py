@@ -82,7 +82,7 @@ def header_values(headers: Mapping[str, str | Secret], *, where: str) -> dict[st
             raise InputError(f"{where}: {name!r} cannot be a header's name")
         secret = isinstance(value, Secret)
         text = _secret(value, where=f"{where}: header {name}") if isinstance(value, Secret) else value
-        if any(ord(char) < 32 and char != "\t" or ord(char) == 127 for char in text):  # noqa: PLR2004 - ASCII controls
+        if any((ord(char) < 32 and char != "\t") or ord(char) == 127 for char in text):  # noqa: PLR2004 - ASCII controls
             shown = "its secret" if secret else repr(text)
             raise InputError(f"{where}: header {name}: {shown} holds a line end or another control character")
         found[name] = text

@@ -39,7 +39,7 @@ class Child:
             return True
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._pidfd, lambda: ended.done() or ended.set_result(None))
+        loop.add_reader(self._pidfd, _mark, ended)
         try:
             async with asyncio.timeout(seconds):
                 await ended
@@ -66,3 +66,8 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(self.process.pid, signal.SIGKILL)
         return self.process.wait()
+
+
+def _mark(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)

@@ -46,7 +46,9 @@ class CommandProbe:
         if not self._words or "\0" in probe.command:
             raise InputError(f"{probe.name}: the command {probe.command!r} names no program")
         if shutil.which(self._words[0]) is None:
-            raise InputError(f"{probe.name}: there is no program {self._words[0]!r} that can be run (no shell is involved)")
+            raise InputError(
+                f"{probe.name}: there is no program {self._words[0]!r} that can be run (no shell is involved)"
+            )
         self._name, self._timeout_s, self._timeout_ns = probe.name, probe.timeout.seconds, int(probe.timeout)
         self._worker: Child | None = None
         self.last_failure = ""

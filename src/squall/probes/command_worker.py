@@ -64,7 +64,12 @@ def _run(words: list[str], timeout_ns: int) -> Run:
     begun_ns = time.monotonic_ns()
     try:
         process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0, bufsize=0
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            bufsize=0,
         )
     except (OSError, ValueError) as error:
         number = error.errno if isinstance(error, OSError) else None

@@ -55,7 +55,9 @@ class Exchange:
         sock = await open_socket(self._names)
         try:
             if self._context is not None:
-                reader, writer = await asyncio.open_connection(sock=sock, ssl=self._context, server_hostname=self._call.host)
+                reader, writer = await asyncio.open_connection(
+                    sock=sock, ssl=self._context, server_hostname=self._call.host
+                )
             else:
                 reader, writer = await asyncio.open_connection(sock=sock)
         except BaseException:

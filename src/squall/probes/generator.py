@@ -1,8 +1,8 @@
 """The open-loop generator: one epoll loop that sends each request at its intended time, whatever became of earlier ones.
 
-General layout: `Connection` is one socket with at most one request on it, `TlsConnection` the same through TLS,
-`Generator` owns the clock, the pool of idle connections, the time-outs and the counts. It hands packed records to a
-`Sink`; that is the worker's business. Standard library only, since the load's process has to start fast.
+General layout: `Connection` is one connection with at most one request on it (its socket is `transport`'s), `Generator`
+owns the clock, the pool of idle connections, the time-outs and the counts. It hands packed records to a `Sink`; that is
+the worker's business. Standard library only, since the load's process has to start fast.
 
 The loop sleeps in select(2) on the epoll descriptor: epoll's own time-out is in whole milliseconds, select's in
 microseconds.
@@ -10,8 +10,8 @@ microseconds.
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import os
 import select
 import socket
 import time
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from squall.probes.lateness import Lateness, LoadReport
 from squall.probes.outcomes import LOCAL_LIMITS, of_failure
 from squall.probes.samples import OUTCOMES, RECORD
+from squall.probes.transport import Plain, Tls
 from squall.probes.wire import Answer, Call, Malformed
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from squall.probes.samples import Outcome
+    from squall.probes.transport import Transport
 
 __all__ = ["Generator", "Sink"]
 
@@ -36,7 +38,6 @@ TOO_LATE_NS = 1_000_000_000
 SLEEP_MOST_NS = 200_000_000
 _EVENTS_A_TURN = 32
 _SENDS_A_TURN = 32
-_READ_BYTES = 65_536
 _NEVER = 2**63 - 1
 _OK, _UNSENT = OUTCOMES.index("ok"), OUTCOMES.index("unsent")
 
@@ -69,93 +70,25 @@ class Sink(Protocol):
 
 
 class Connection:
-    """One non-blocking socket and the request that is on it."""
+    """One connection and the request that is on it."""
 
-    __slots__ = ("answer", "fd", "idle", "intended_ns", "left", "ready", "sock")
+    __slots__ = ("answer", "fd", "idle", "intended_ns", "left", "ready", "transport")
 
-    def __init__(self, sock: socket.socket, call: Call) -> None:
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.answer = Answer(head=call.head)
+    def __init__(self, fd: int, transport: Transport, *, head: bool) -> None:
+        self.fd, self.transport = fd, transport
+        self.answer = Answer(head=head)
         self.intended_ns = 0
         self.left: memoryview | bytes = b""
+        """What has not been sent yet."""
         self.ready = False
         """Connected (and agreed on TLS)."""
         self.idle = False
 
-    def advance(self) -> int:
-        """Go on with connecting; return the epoll events to wait for, 0 once it is done."""
-        failed = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if failed:
-            raise OSError(failed, os.strerror(failed))
-        return 0
-
     def send(self) -> int:
         """Send what is left; return the epoll events to wait for."""
-        try:
-            sent = self.sock.send(self.left)
-        except BlockingIOError:
-            return select.EPOLLOUT | select.EPOLLIN
+        sent, events = self.transport.send(self.left)
         self.left = memoryview(self.left)[sent:] if sent < len(self.left) else b""
-        return select.EPOLLOUT | select.EPOLLIN if self.left else select.EPOLLIN
-
-    def receive(self) -> bytes | None:
-        """What has come; empty at the end of the stream, None when there is nothing yet."""
-        try:
-            return self.sock.recv(_READ_BYTES)
-        except BlockingIOError:
-            return None
-
-
-class TlsConnection(Connection):
-    """A connection through TLS; the handshake is part of connecting."""
-
-    __slots__ = ("_context", "_host", "_tls")
-
-    def __init__(self, sock: socket.socket, call: Call, context: ssl.SSLContext) -> None:
-        super().__init__(sock, call)
-        self._context, self._host = context, call.host
-        self._tls: ssl.SSLSocket | None = None
-
-    def advance(self) -> int:
-        import ssl
-
-        if self._tls is None:
-            super().advance()
-            self._tls = self._context.wrap_socket(self.sock, server_hostname=self._host, do_handshake_on_connect=False)
-            self.sock = self._tls
-        try:
-            self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            return select.EPOLLIN
-        except ssl.SSLWantWriteError:
-            return select.EPOLLOUT
-        return 0
-
-    def send(self) -> int:
-        import ssl
-
-        try:
-            return super().send()
-        except ssl.SSLWantWriteError:
-            return select.EPOLLOUT
-        except ssl.SSLWantReadError:
-            return select.EPOLLIN
-
-    def receive(self) -> bytes | None:
-        """All that is decrypted already: what TLS has buffered does not make the socket readable again."""
-        import ssl
-
-        tls, data = self._tls, b""
-        assert tls is not None
-        try:
-            while True:
-                piece = tls.recv(_READ_BYTES)
-                data += piece
-                if not piece or len(data) >= 16 * _READ_BYTES or not tls.pending():
-                    return data
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return data or None
+        return events
 
 
 class Generator:
@@ -271,18 +204,14 @@ class Generator:
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            code = sock.connect_ex(address)
-            if code not in (0, errno.EINPROGRESS):
-                raise OSError(code, os.strerror(code))
-            connection = (
-                TlsConnection(sock, self._call, self._context)
-                if self._context is not None
-                else Connection(sock, self._call)
-            )
-            self._epoll.register(connection.fd, select.EPOLLOUT)
+            with contextlib.suppress(BlockingIOError):  # EINPROGRESS, as it should be
+                sock.connect(address)
+            self._epoll.register(sock.fileno(), select.EPOLLOUT)
         except BaseException:
             sock.close()
             raise
+        transport: Transport = Plain(sock) if self._context is None else Tls(sock, self._context, self._call.host)
+        connection = Connection(sock.fileno(), transport, head=self._call.head)
         self._by_fd[connection.fd] = connection
         return connection
 
@@ -306,7 +235,7 @@ class Generator:
                 self._guarded(connection, self._read)
 
     def _advance(self, connection: Connection) -> None:
-        events = connection.advance()
+        events = connection.transport.advance()
         if events:
             self._epoll.modify(connection.fd, events)
             return
@@ -318,7 +247,7 @@ class Generator:
         self._epoll.modify(connection.fd, connection.send())
 
     def _read(self, connection: Connection) -> None:
-        data = connection.receive()
+        data = connection.transport.receive()
         if data is None:
             return
         answer = connection.answer
@@ -362,7 +291,7 @@ class Generator:
 
     def _drop(self, connection: Connection) -> None:
         self._by_fd.pop(connection.fd, None)
-        connection.sock.close()  # leaves epoll with its last descriptor
+        connection.transport.close()  # leaves epoll with its last descriptor
 
     # --- counting
 

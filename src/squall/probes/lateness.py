@@ -30,8 +30,7 @@ class Lateness:
         """Count one send; early (negative) counts as on time."""
         late_ns = max(late_ns, 0)
         self.count += 1
-        if late_ns > self.most_ns:
-            self.most_ns = late_ns
+        self.most_ns = max(self.most_ns, late_ns)
         if late_ns > LATE_NS:
             self.late += 1
         units = late_ns >> 10

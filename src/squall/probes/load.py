@@ -11,7 +11,8 @@ import json
 import os
 import random
 import subprocess
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Self
 
 from squall.errors import InputError, SquallError
 from squall.kernel import launch
@@ -34,6 +35,18 @@ BEGIN_SECONDS_MOST = 15.0
 """For the process to start and the host to be looked up."""
 _READ_BYTES = 1 << 20
 DRAIN = Duration.parse("1s")
+
+
+@dataclass(slots=True)
+class _Running:
+    """The process while there is one."""
+
+    child: Child
+    stdin: IO[bytes]
+    stdout_fd: int
+    begun: asyncio.Future[None]
+    closed: asyncio.Future[None]
+    """Its output is over."""
 
 
 class LoadProcess:
@@ -67,13 +80,11 @@ class LoadProcess:
             timeout_ns=int(load.http.timeout), connections=load.connections, drain_ns=int(drain),
         )  # fmt: skip
         self._name, self._on_samples, self._drain = name, on_samples, drain
-        self._child: Child | None = None
+        self._running: _Running | None = None
         self._input = bytearray()
         self._report = LoadReport()
         self._trouble = ""
         self._error: Exception | None = None
-        self._begun: asyncio.Future[None] | None = None
-        self._closed: asyncio.Future[None] | None = None
         self._stopping = False
 
     def series(self) -> tuple[str, ...]:
@@ -93,21 +104,18 @@ class LoadProcess:
     @property
     def pid(self) -> int | None:
         """The load's process, while there is one."""
-        return self._child.pid if self._child is not None else None
+        return self._running.child.pid if self._running is not None else None
 
     async def start(self) -> None:
         """Start sending; return when the first request is due.
 
         Raises InputError where the host cannot be found, SquallError where the process does not begin.
         """
-        loop = asyncio.get_running_loop()
-        self._begun, self._closed = loop.create_future(), loop.create_future()
-        self._child = Child.start(launch.command("squall.probes.load_worker"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        running = self._running = self._launch()
         try:
-            loop.add_reader(self._watch(), self._readable)
             async with asyncio.timeout(BEGIN_SECONDS_MOST):
-                await asyncio.to_thread(self._give_order)
-                await self._begun
+                await asyncio.to_thread(_write, running.stdin, self._order.encode())
+                await running.begun
         except TimeoutError:
             self._end()
             raise SquallError(f"{self._name}: the load did not begin within {BEGIN_SECONDS_MOST:g} s") from None
@@ -117,13 +125,14 @@ class LoadProcess:
 
     async def stop(self) -> LoadReport:
         """Send nothing more, wait (`drain`) for what is due, end the process; the last report. Idempotent."""
-        if self._child is not None and self._closed is not None:
+        running = self._running
+        if running is not None:
             self._stopping = True
             try:
-                self._say(b"stop\n")
+                _write(running.stdin, b"stop\n")
                 async with asyncio.timeout(self._drain.seconds + 2.0):
-                    await self._closed
-                await self._child.wait(1.0)
+                    await running.closed
+                await running.child.wait(1.0)
             except TimeoutError:
                 self._trouble = self._trouble or "the load's process did not stop when told to, and was killed"
             finally:
@@ -144,60 +153,55 @@ class LoadProcess:
 
     # --- the pipes
 
-    def _watch(self) -> int:
-        assert self._child is not None
-        assert self._child.process.stdout is not None
-        fd = self._child.process.stdout.fileno()
-        os.set_blocking(fd, False)
-        return fd
-
-    def _give_order(self) -> None:
-        self._say(self._order.encode())
-
-    def _say(self, data: bytes) -> None:
-        assert self._child is not None
-        stdin = self._child.process.stdin
-        with contextlib.suppress(
-            BrokenPipeError, ValueError
-        ):  # it has ended: what came of it is told by its output's end
-            while data and stdin is not None:
-                data = data[stdin.write(data) or 0 :]
+    def _launch(self) -> _Running:
+        child = Child.start(
+            launch.command("squall.probes.load_worker"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        stdin, stdout = child.process.stdin, child.process.stdout
+        if stdin is None or stdout is None:
+            raise AssertionError("both were asked for")
+        loop = asyncio.get_running_loop()
+        running = _Running(child, stdin, stdout.fileno(), loop.create_future(), loop.create_future())
+        os.set_blocking(running.stdout_fd, False)
+        loop.add_reader(running.stdout_fd, self._readable, running)
+        return running
 
     def _end(self) -> None:
         """Kill the process if it is still there, reap it, forget it."""
-        child, self._child = self._child, None
-        if child is not None and child.process.stdout is not None:
-            asyncio.get_running_loop().remove_reader(child.process.stdout.fileno())
-            child.finish()
+        running, self._running = self._running, None
+        if running is not None:
+            asyncio.get_running_loop().remove_reader(running.stdout_fd)
+            running.child.finish()
 
-    def _readable(self) -> None:
+    def _readable(self, running: _Running) -> None:
         """Take in what has come; nothing may escape from here but into `stop`."""
-        assert self._child is not None
-        assert self._child.process.stdout is not None
-        fd = self._child.process.stdout.fileno()
         try:
-            data = os.read(fd, _READ_BYTES)
+            data = os.read(running.stdout_fd, _READ_BYTES)
             self._input += data
-            self._take_frames()
+            self._take_frames(running)
         except BlockingIOError:
             return
         except Exception as error:  # noqa: BLE001 - the reader's own (a full disk) or a broken frame: raised by stop()
             self._error, data = error, b""
             self._trouble = self._trouble or f"its samples could not be taken in: {error}"
         if not data:
-            asyncio.get_running_loop().remove_reader(fd)
-            self._ended()
+            asyncio.get_running_loop().remove_reader(running.stdout_fd)
+            self._over(running)
 
-    def _ended(self) -> None:
-        """Its output is over."""
-        if not self._stopping and self._error is None and not self._trouble:
+    def _over(self, running: _Running) -> None:
+        """Its output has ended."""
+        if not self._stopping and not self._trouble:
             self._trouble = "the load's process ended before it was stopped"
-        if self._begun is not None and not self._begun.done():
-            self._begun.set_exception(self._error or SquallError(f"{self._name}: {self._trouble}"))
-        if self._closed is not None and not self._closed.done():
-            self._closed.set_result(None)
+        if not running.begun.done():
+            error, self._error = self._error, None
+            running.begun.set_exception(error or SquallError(f"{self._name}: {self._trouble}"))
+        if not running.closed.done():
+            running.closed.set_result(None)
 
-    def _take_frames(self) -> None:
+    def _take_frames(self, running: _Running) -> None:
         while len(self._input) >= FRAME.size:
             kind, length = FRAME.unpack_from(self._input)
             if length > FRAME_BYTES_MOST:
@@ -206,9 +210,9 @@ class LoadProcess:
                 return
             data = bytes(self._input[FRAME.size : FRAME.size + length])
             del self._input[: FRAME.size + length]
-            self._take(kind, data)
+            self._take(running, kind, data)
 
-    def _take(self, kind: int, data: bytes) -> None:
+    def _take(self, running: _Running, kind: int, data: bytes) -> None:
         if kind == SAMPLES:
             name = self._name
             self._on_samples(
@@ -219,7 +223,14 @@ class LoadProcess:
             )
         elif kind == REPORT:
             self._report = LoadReport(**json.loads(data))
-        elif kind == BEGUN and self._begun is not None and not self._begun.done():
-            self._begun.set_result(None)
+        elif kind == BEGUN and not running.begun.done():
+            running.begun.set_result(None)
         elif kind == REFUSED:
             raise InputError(f"{self._name}: {data.decode(errors='replace')}")
+
+
+def _write(stdin: IO[bytes], data: bytes) -> None:
+    """Write all; what came of a process that has ended is told by its output's end."""
+    with contextlib.suppress(BrokenPipeError, ValueError):
+        while data:
+            data = data[stdin.write(data) :]

@@ -22,8 +22,8 @@ import time
 from typing import TYPE_CHECKING
 
 from squall.probes.generator import Generator
-from squall.probes.schedule import intended_times, segments
 from squall.probes.load_order import BEGUN, FRAME, ORDER_BYTES_MOST, REFUSED, REPORT, SAMPLES, Order
+from squall.probes.schedule import intended_times, segments
 
 if TYPE_CHECKING:
     import ssl

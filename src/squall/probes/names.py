@@ -36,13 +36,18 @@ class Names:
             loop = asyncio.get_running_loop()
             answer: asyncio.Future[list[Address]] = loop.create_future()
             self._running = answer
-            threading.Thread(target=self._resolve, args=(loop, answer), name=f"resolve {self._host}", daemon=True).start()
+            threading.Thread(
+                target=self._resolve, args=(loop, answer), name=f"resolve {self._host}", daemon=True
+            ).start()
         return await asyncio.shield(self._running)
 
     def _resolve(self, loop: asyncio.AbstractEventLoop, answer: asyncio.Future[list[Address]]) -> None:
         found: list[Address] | Exception
         try:
-            found = [(family, where) for family, _, _, _, where in socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)]
+            found = [
+                (family, where)
+                for family, _, _, _, where in socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            ]
         except (OSError, UnicodeError) as error:
             found = error if isinstance(error, OSError) else socket.gaierror(socket.EAI_NONAME, str(error))
 

@@ -72,7 +72,11 @@ class ProcessProbe:
         values: dict[str, float | None] = {"restarts": self._restarts}
         if use.alive:
             values |= {"rss": use.rss, "fds": use.fds, "threads": use.threads, "cpu": use.cpu}
-        samples += [Sample(f"{self._name}.{name}", begun_ns, 0, "value", float(value)) for name, value in values.items() if value is not None]
+        samples += [
+            Sample(f"{self._name}.{name}", begun_ns, 0, "value", float(value))
+            for name, value in values.items()
+            if value is not None
+        ]
         return samples
 
     async def close(self) -> None:

@@ -86,7 +86,10 @@ def one_number(status: int, body: bytes) -> float:
     kind, value = (result.get("resultType"), result.get("result")) if isinstance(result, dict) else (None, None)
     if kind == "vector" and isinstance(value, list):
         if len(value) != 1:
-            raise ValueError(f"the query yields {len(value)} series, not one" + ("; aggregate it, for example with sum()" if value else ""))
+            raise ValueError(
+                f"the query yields {len(value)} series, not one"
+                + ("; aggregate it, for example with sum()" if value else "")
+            )
         value = value[0].get("value") if isinstance(value[0], dict) else None
     elif kind != "scalar":
         raise ValueError(f"the query yields a {kind}, not a scalar or a vector of one element")

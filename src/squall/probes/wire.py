@@ -75,8 +75,9 @@ class Answer:
             self.reusable = self.reusable and not data
             return
         self._buffer = self._buffer + data if self._buffer else data
-        while not self.done and self._step():
-            pass
+        more = True
+        while more:
+            more = self._step() and not self.done
         if self.done and self._buffer:
             self.reusable = False
 
