@@ -7,8 +7,8 @@ is only touched when a model asks, so the recovery layers can import this module
 
 from __future__ import annotations
 
-import math
 import re
+from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Bandwidth", "Duration", "Rate", "Ratio", "Size", "Within"]
 
-_DECIMAL = r"\d+(?:\.\d+)?"
+_DECIMAL = r"[0-9]+(?:\.[0-9]+)?"
 _LONGEST_TEXT = 64
 """Longer texts are refused unread: nobody writes a quantity that long, and a parser should not work for it."""
+_READABLE = 8
+"""A rate is printed a second unless that takes more characters than this and another unit takes fewer."""
 
 
 class _Quantity:
@@ -42,9 +44,23 @@ class _Quantity:
             return value
         if isinstance(value, str):
             return cls.parse(value)
-        hint = f"{value}{cls._hint_unit}" if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-        also = f"; write {hint!r} if that is what you mean" if hint else ""
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            kinds = {dict: "a mapping", list: "a list", tuple: "a list", type(None): "nothing"}
+            raise UnitError(
+                f"{kinds.get(type(value), str(value)[:20])} is not a {cls._noun}: write it like {cls._allowed()}"
+            )
+        meant = " or ".join(cls._meant(value))
+        also = f"; write {meant} if that is what you mean" if meant else ""
         raise UnitError(f"{value!r} has no unit: write a {cls._noun} such as {cls._allowed()}{also}")
+
+    @classmethod
+    def _meant(cls, number: float) -> tuple[str, ...]:
+        """What a bare number may stand for, in quotes."""
+        try:
+            cls.parse(f"{number}{cls._hint_unit}")
+        except UnitError:
+            return ()
+        return (f"'{number}{cls._hint_unit}'",)
 
     _noun: ClassVar[str]
     _hint_unit: ClassVar[str]
@@ -63,7 +79,8 @@ class _Quantity:
         from pydantic_core import core_schema
 
         return core_schema.no_info_plain_validator_function(
-            cls._coerce, serialization=core_schema.plain_serializer_function_ser_schema(str, return_schema=core_schema.str_schema())
+            cls._coerce,
+            serialization=core_schema.plain_serializer_function_ser_schema(str, return_schema=core_schema.str_schema()),
         )
 
     @classmethod
@@ -80,7 +97,10 @@ class Duration(_Quantity, int):
     _noun = "duration"
     _hint_unit = "s"
     _examples = ("250ms", "1.5s", "1m30s")
-    _pattern = rf"^(?!$)(?:{_DECIMAL}d)?(?:{_DECIMAL}h)?(?:{_DECIMAL}m)?(?:{_DECIMAL}s)?(?:{_DECIMAL}ms)?(?:{_DECIMAL}(?:us|µs))?(?:{_DECIMAL}ns)?$"
+    _pattern = (
+        rf"^(?!$)(?:{_DECIMAL}d)?(?:{_DECIMAL}h)?(?:{_DECIMAL}m)?(?:{_DECIMAL}s)?"
+        rf"(?:{_DECIMAL}ms)?(?:{_DECIMAL}(?:us|µs))?(?:{_DECIMAL}ns)?$"
+    )
     _ns: ClassVar[dict[str, int]] = {
         "d": 86_400_000_000_000, "h": 3_600_000_000_000, "m": 60_000_000_000, "s": 1_000_000_000,
         "ms": 1_000_000, "us": 1_000, "µs": 1_000, "ns": 1,
@@ -90,7 +110,7 @@ class Duration(_Quantity, int):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read "1m30s" and the like; raise UnitError (a ValueError) for anything else."""
-        if len(text) > _LONGEST_TEXT or not re.fullmatch(cls._pattern, text, re.ASCII if "µ" not in text else 0):
+        if len(text) > _LONGEST_TEXT or not re.fullmatch(cls._pattern, text):
             raise cls._refuse(text)
         parts = re.findall(rf"({_DECIMAL})(d|h|ms|m|s|us|µs|ns)", text)
         ns = sum(Fraction(number) * cls._ns[unit] for number, unit in parts)
@@ -116,7 +136,7 @@ class Duration(_Quantity, int):
         left, parts = int(self), []
         for unit in ("h", "m"):
             count, rest = divmod(left, self._ns[unit])
-            if count and int(self) >= self._ns["m"]:
+            if count:
                 parts.append(f"{count}{unit}")
                 left = rest
         if left or not parts:
@@ -148,9 +168,14 @@ class Ratio(_Quantity, float):
     _pattern = rf"^{_DECIMAL}%$"
 
     @classmethod
+    def _meant(cls, number: float) -> tuple[str, ...]:
+        share = (f"'{cls(number)}'",) if 0 < number < 1 else ()
+        return (*super()._meant(number), *share)
+
+    @classmethod
     def parse(cls, text: str) -> Self:
         """Read "40%"; raise UnitError (a ValueError) for anything else and above 100%."""
-        if len(text) > _LONGEST_TEXT or not re.fullmatch(cls._pattern, text, re.ASCII):
+        if len(text) > _LONGEST_TEXT or not re.fullmatch(cls._pattern, text):
             raise cls._refuse(text)
         share = Fraction(text[:-1]) / 100
         if share > 1:
@@ -158,20 +183,43 @@ class Ratio(_Quantity, float):
         return cls(float(share))
 
     def __str__(self) -> str:
-        return f"{float(self) * 100:.12g}%"
+        return _written(self, 100, "%")
 
     def __repr__(self) -> str:
         return f"Ratio({str(self)!r})"
 
 
+def _written(value: Ratio | Rate, scale: int, unit: str) -> str:
+    """The scaled value in the fewest plain decimals that are read as the same value (17 digits tell any two floats apart)."""
+    exact, text = Decimal(value) * scale, ""
+    for digits in range(17):
+        decimals = format(Decimal(f"{exact:.{digits}e}"), "f")
+        text = (decimals.rstrip("0").rstrip(".") if "." in decimals else decimals) + unit
+        try:
+            if type(value).parse(text) == value:
+                break
+        except UnitError:  # over the limit by the rounding of a digit, or smaller than anybody writes
+            continue
+    return text
+
+
 def _scaled(cls: type[_Quantity], text: str, scale: dict[str, Fraction], limit: int) -> Fraction:
-    match = re.fullmatch(rf"({_DECIMAL})([A-Za-z]+(?:/s)?|/[a-z]+)", text, re.ASCII) if len(text) <= _LONGEST_TEXT else None
+    match = re.fullmatch(rf"({_DECIMAL})([A-Za-z]+(?:/s)?|/[a-z]+)", text) if len(text) <= _LONGEST_TEXT else None
     if not match or match[2] not in scale:
         raise cls._refuse(text)
     value = Fraction(match[1]) * scale[match[2]]
     if value > limit:
         raise UnitError(f"{text!r} is more than a {cls._noun} can be")
     return value
+
+
+def _whole(cls: type[_Quantity], text: str, scale: dict[str, Fraction]) -> int:
+    """Whole bytes: rounded where that changes what was asked by less than 0.1 %, else refused."""
+    value = _scaled(cls, text, scale, 2**63 - 1)
+    whole = round(value)
+    if abs(whole - value) * 1000 > value:
+        raise UnitError(f"{text!r} is not a whole number of bytes")
+    return whole
 
 
 def _units(powers: dict[str, int], step: int, suffix: str, base: Fraction) -> dict[str, Fraction]:
@@ -199,16 +247,14 @@ class Bandwidth(_Quantity, int):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read "10mbit" or "1MB/s"; raise UnitError (a ValueError) for anything else."""
-        value = _scaled(cls, text, cls._scale, 2**63 - 1)
-        if 0 < value < 1:
-            raise UnitError(f"{text!r} is less than one byte a second")
-        return cls(int(value))
+        return cls(_whole(cls, text, cls._scale))
 
     def __str__(self) -> str:
         bits = int(self) * 8
         for unit, size in (("gbit", 10**9), ("mbit", 10**6), ("kbit", 10**3)):
             if bits >= size and bits % (size // 1000) == 0:
-                return f"{Fraction(bits, size).__float__():.12g}{unit}"
+                whole, thousandths = divmod(bits // (size // 1000), 1000)
+                return f"{whole}" + (f".{thousandths:03}".rstrip("0") if thousandths else "") + unit
         return f"{bits}bit"
 
     def __repr__(self) -> str:
@@ -221,13 +267,16 @@ class Size(_Quantity, int):
     _noun = "size"
     _hint_unit = "MiB"
     _examples = ("64MiB", "1GB", "512B")
-    _scale: ClassVar[dict[str, Fraction]] = {**_units(_SI_BYTES, 1000, "B", Fraction(1)), **_units(_IEC, 1024, "B", Fraction(1))}
+    _scale: ClassVar[dict[str, Fraction]] = {
+        **_units(_SI_BYTES, 1000, "B", Fraction(1)),
+        **_units(_IEC, 1024, "B", Fraction(1)),
+    }
     _pattern = rf"^{_DECIMAL}(?:[kMGT]|[KMGT]i)?B$"
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read "64MiB"; raise UnitError (a ValueError) for anything else."""
-        return cls(int(_scaled(cls, text, cls._scale, 2**63 - 1)))
+        return cls(_whole(cls, text, cls._scale))
 
     def __str__(self) -> str:
         for scale, step in ((("TiB", "GiB", "MiB", "KiB"), 1024), (("TB", "GB", "MB", "kB"), 1000)):
@@ -255,10 +304,8 @@ class Rate(_Quantity, float):
         return cls(float(_scaled(cls, text, cls._scale, 1_000_000)))
 
     def __str__(self) -> str:
-        per_second = float(self)
-        if math.isclose(per_second, float(f"{per_second:.6g}"), rel_tol=1e-12):
-            return f"{per_second:.6g}/s" if per_second < 1e6 else f"{int(per_second)}/s"
-        return f"{per_second * 3600:.12g}/h"
+        per_second, *others = [_written(self, scale, unit) for unit, scale in (("/s", 1), ("/m", 60), ("/h", 3600))]
+        return per_second if len(per_second) <= _READABLE else min(per_second, *others, key=len)
 
     def __repr__(self) -> str:
         return f"Rate({str(self)!r})"

@@ -24,7 +24,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails
-from typing_extensions import override
 
 from squall.experiment.checks import Parts, except_for_most, problems_of
 from squall.faults import FAULTS, Fault, fault_types
@@ -274,7 +273,6 @@ class FaultStep(FrozenModel):
     def _read_the_fault(cls, data: Any, info: ValidationInfo) -> Any:
         return _fault(data, info) if isinstance(data, dict) else data
 
-    @override
     @model_serializer(mode="wrap")
     def _what_is_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         data = said(self, handler(self))
@@ -362,7 +360,6 @@ class Experiment(FrozenModel):
             raise ValidationError.from_exception_data("experiment", [_located(loc, what) for loc, what in found])
         return self
 
-    @override
     @model_serializer(mode="wrap")
     def _what_is_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         data = said(self, handler(self))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from typing_extensions import override
 
 from squall.errors import InputError
 from squall.faults.frozen import FrozenModel
@@ -38,7 +37,6 @@ class Fault(FrozenModel):
     """False: what it does cannot be taken back (a kill); the system's own recovery is what is watched."""
 
     @classmethod
-    @override
     def __init_subclass__(
         cls, *, type: str = "", targets: tuple[TargetKind, ...] = (), reversible: bool = True, **kwargs: Any
     ) -> None:

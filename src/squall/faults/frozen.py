@@ -17,7 +17,6 @@ from pydantic import (
     model_serializer,
 )
 from pydantic.alias_generators import to_camel
-from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,7 +65,6 @@ class FrozenDict(dict[K, V]):
 
     __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
 
-    @override
     def __hash__(self) -> int:  # type: ignore[override]  # dict says it has none; this one cannot change
         return hash(frozenset(self.items()))
 
@@ -76,7 +74,6 @@ class FrozenDict(dict[K, V]):
     def __deepcopy__(self, memo: object) -> FrozenDict[K, V]:
         return self
 
-    @override
     def __reduce__(self) -> tuple[type[FrozenDict[K, V]], tuple[dict[K, V]]]:
         return (FrozenDict, (dict(self),))
 
