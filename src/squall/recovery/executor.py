@@ -48,7 +48,9 @@ class Executor:
             for entry in view.open_entries:
                 both = wanted & set(entry.objects)
                 if both:
-                    raise Conflict(f"run {view.name} ({other.id}) holds the same thing: {entry.action.describe()} [{sorted(both)[0]}]")
+                    raise Conflict(
+                        f"run {view.name} ({other.id}) holds the same thing: {entry.action.describe()} [{sorted(both)[0]}]"
+                    )
 
     def apply(self, fault: str, action: Action) -> Entry:
         """Do one step; when it fails it is undone, and the error says whether the machine is back to normal.
@@ -58,7 +60,9 @@ class Executor:
         """
         with self._lock:
             if self._state.halted:
-                raise Halted(f"squall is halted ({self._state.halt_flag}): nothing new starts until `squall halt --off`")
+                raise Halted(
+                    f"squall is halted ({self._state.halt_flag}): nothing new starts until `squall halt --off`"
+                )
             complete = action.prepare()
             with self._state.locked():
                 self.check([complete])
@@ -81,7 +85,7 @@ class Executor:
                 return False
             before = entry.action
             self._journal.adjusted(entry, action)
-            if entry.action.become(action, self._held.get(entry.number, ())):  # type: ignore[attr-defined]  # checked above
+            if entry.action.become(action, self._held.get(entry.number, ())):
                 return True
             self._journal.adjusted(entry, before)
             return False

@@ -16,6 +16,8 @@ from squall.targets.identity import ProcessIdentity
 from squall.targets.limits import OWN_MARK
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from squall.recovery.journal import Journal
     from squall.recovery.state import RunFolder, State
 
@@ -28,8 +30,8 @@ _BYE_S = 3.0
 class Guard:
     """A running guardian. `beat` is due several times a second; `lost` tells when it is gone or leaving."""
 
-    def __init__(self, process: subprocess.Popen[bytes], link: socket.socket) -> None:
-        self._process, self._link = process, link
+    def __init__(self, process: subprocess.Popen[bytes], link: socket.socket, log: Path) -> None:
+        self._process, self._link, self._log = process, link, log
         self.identity = ProcessIdentity.of(process.pid)
 
     @classmethod
@@ -57,9 +59,11 @@ class Guard:
             process.kill()
             process.wait()
             ours.close()
-            raise SquallError(f"the guardian did not start; {run.path / 'guardian.log'} says why. Nothing was injected.")
+            raise SquallError(
+                f"the guardian did not start; {run.path / 'guardian.log'} says why. Nothing was injected."
+            )
         ours.setblocking(False)
-        return cls(process, ours)
+        return cls(process, ours, run.path / "guardian.log")
 
     @property
     def fileno(self) -> int:
@@ -94,3 +98,6 @@ class Guard:
             self._process.kill()
             self._process.wait()
         self._link.close()
+        with contextlib.suppress(OSError):
+            if self._log.stat().st_size == 0:  # it had nothing to say
+                self._log.unlink()

@@ -122,7 +122,15 @@ def main() -> int:
         with contextlib.suppress(OSError):
             link.send(b"leaving\n")
 
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGPIPE, signal.SIGTTIN, signal.SIGTTOU):
+    for number in (
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGTSTP,
+        signal.SIGPIPE,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+    ):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, told_to_end)
     with contextlib.suppress(OSError):
@@ -140,10 +148,18 @@ def main() -> int:
 
 def _recover(state: State, run: RunFolder, journal_fd: int, reason: str) -> int:
     journal = Journal.inherited(run.journal, journal_fd)
-    print(f"{time.strftime('%FT%T%z')} {reason}: undoing {len(journal.view.open_entries)} steps", file=sys.stderr, flush=True)
+    print(
+        f"{time.strftime('%FT%T%z')} {reason}: undoing {len(journal.view.open_entries)} steps",
+        file=sys.stderr,
+        flush=True,
+    )
     left = [one for one in undo_entries(journal, "guardian") if not one.look.normal]
     for one in left:
-        print(f"LEFT BEHIND: {one.entry.action.describe()}: {one.look.detail}; by hand: {one.entry.action.describe_undo()}", file=sys.stderr, flush=True)
+        print(
+            f"LEFT BEHIND: {one.entry.action.describe()}: {one.look.detail}; by hand: {one.entry.action.describe_undo()}",
+            file=sys.stderr,
+            flush=True,
+        )
     if left or journal.view.damage:
         return 5
     if not journal.view.closed:

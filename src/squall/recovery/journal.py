@@ -112,9 +112,13 @@ def _read_header(path: Path, line: bytes) -> JournalView:
         data = json.loads(line)
         version = data["squall-journal"]
     except (ValueError, KeyError, TypeError) as error:
-        raise JournalError(f"{path}:1 is not the first line of a journal: the file is damaged or something else; look at it, undo by hand what it names, then delete its folder") from error
+        raise JournalError(
+            f"{path}:1 is not the first line of a journal: the file is damaged or something else; look at it, undo by hand what it names, then delete its folder"
+        ) from error
     if version != VERSION:
-        raise JournalError(f"{path} was written by a newer Squall (format {version}, this one knows {VERSION}): recover with that one; nothing was touched")
+        raise JournalError(
+            f"{path} was written by a newer Squall (format {version}, this one knows {VERSION}): recover with that one; nothing was touched"
+        )
     engine = data.get("engine")
     return JournalView(
         data["run"], data["name"], data["boot"], ProcessIdentity.from_json(engine) if engine else None, data["wall_ns"]

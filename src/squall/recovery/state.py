@@ -1,9 +1,9 @@
 """Where Squall keeps what must outlive it: runs, the markers of open ones, the halt flag.
 
-    STATE/runs/ID/   journal.jsonl events.jsonl samples.bin experiment.yaml control.sock report.*
-    STATE/open/ID    exists from before a run's journal until everything in it is undone
-    STATE/halt       exists while `squall halt` is on
-    STATE/lock       held for a moment while a run looks whether others hold what it is about to touch
+STATE/runs/ID/   journal.jsonl events.jsonl samples.bin experiment.yaml control.sock report.*
+STATE/open/ID    exists from before a run's journal until everything in it is undone
+STATE/halt       exists while `squall halt` is on
+STATE/lock       held for a moment while a run looks whether others hold what it is about to touch
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class State:
             for folder in (self.path, self.runs, self._open):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise SquallError(f"the state folder {self.path} cannot be made: {error.strerror}; set SQUALL_STATE to one that can") from error
+            raise SquallError(
+                f"the state folder {self.path} cannot be made: {error.strerror}; set SQUALL_STATE to one that can"
+            ) from error
 
     def new_run(self, name: str) -> RunFolder:
         """A folder for a new run; its marker is durable before its journal can be."""
@@ -134,7 +136,9 @@ class State:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except PermissionError as error:
-            raise SquallError(f"{self._open} may not be read: {error.strerror}; run as its owner, or set SQUALL_STATE") from error
+            raise SquallError(
+                f"{self._open} may not be read: {error.strerror}; run as its owner, or set SQUALL_STATE"
+            ) from error
         return [RunFolder(self.runs / name) for name in names]
 
     def all_runs(self) -> list[RunFolder]:
@@ -157,7 +161,9 @@ class State:
         if not matches:
             near = f"; the last is {runs[-1].id}" if runs else ""
             raise InputError(f"there is no run {wanted!r} in {self.runs}{near}")
-        raise InputError(f"{wanted!r} is a part of {len(matches)} runs ({', '.join(run.id for run in matches[-5:])}): say more of it")
+        raise InputError(
+            f"{wanted!r} is a part of {len(matches)} runs ({', '.join(run.id for run in matches[-5:])}): say more of it"
+        )
 
     @property
     def halted(self) -> bool:
@@ -176,7 +182,9 @@ class State:
                     break
                 except BlockingIOError:
                     if time.monotonic() > deadline:
-                        raise SquallError(f"{self.path / 'lock'} has been held for 10 s by another Squall: is it stopped?") from None
+                        raise SquallError(
+                            f"{self.path / 'lock'} has been held for 10 s by another Squall: is it stopped?"
+                        ) from None
                     time.sleep(0.005)
             yield
         finally:
@@ -189,5 +197,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-

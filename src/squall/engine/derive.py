@@ -1,0 +1,61 @@
+"""What is measured when a document measures nothing: probes derived from the targets, without the fault's own declared effect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from squall.experiment.model import Expectation
+from squall.faults.process import Crash, Kill, Pause
+from squall.faults.tcp import Down
+from squall.kernel import proc
+from squall.probes.spec import ProcessQuery
+from squall.targets import ProcessTarget, RouteTarget
+from squall.units import Duration, Ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from squall.engine.planning import PlannedFault
+    from squall.faults import Fault
+
+__all__ = ["derived_expectations"]
+
+_EVERY = Duration.parse("50ms")
+_ERRORS = Ratio.parse("5%")
+"""Coarser than the default of 0.5 %: what a probe sampled 20 times a second can decide within seconds."""
+_PROBES_MOST = 8
+
+
+def derived_expectations(planned: Iterable[PlannedFault]) -> tuple[Expectation, ...]:
+    """For a process that it is alive and that its ports answer, for a route that it answers; a few of them.
+
+    A killed process is not alive and a paused one does not answer: that is declared, so it is not counted against it.
+    """
+    found: dict[str, Expectation] = {}
+    for fault in planned:
+        for target in fault.targets:
+            if isinstance(target, ProcessTarget):
+                for one in _of_process(target, fault.step.fault):
+                    found.setdefault(one.name, one)
+            elif isinstance(target, RouteTarget) and not isinstance(fault.step.fault, Down):
+                name = f"answers-{target.upstream.rpartition(':')[2]}"
+                found.setdefault(name, _answers(name, target.upstream))
+    return tuple(found.values())[:_PROBES_MOST]
+
+
+def _of_process(target: ProcessTarget, fault: Fault) -> Iterator[Expectation]:
+    pid = target.identity.pid
+    if not isinstance(fault, Kill | Crash):
+        yield Expectation(name=f"alive-{pid}", process=ProcessQuery(pid=pid), every=_EVERY, error_rate=_ERRORS)
+    if isinstance(fault, Pause):
+        return
+    for address in _listens_on(pid):
+        yield _answers(f"answers-{address.rpartition(':')[2]}", address)
+
+
+def _answers(name: str, address: str) -> Expectation:
+    return Expectation(name=name, tcp=address, every=_EVERY, timeout=Duration.parse("2s"), error_rate=_ERRORS)
+
+
+def _listens_on(pid: int) -> list[str]:
+    return [f"127.0.0.1:{port}" for port in proc.listening_ports(pid)][:_PROBES_MOST]

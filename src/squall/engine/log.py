@@ -1,0 +1,49 @@
+"""Writes a run's events down and hands them to whoever listens."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from squall.events import Event, Stamp, Stamped, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from squall.engine.clock import Clock
+
+__all__ = ["EventLog", "Listener"]
+
+if TYPE_CHECKING:
+    Listener = Callable[[Stamped], None]
+
+
+class EventLog:
+    """Stamps events and appends each to the file with one write, so that a killed engine leaves whole lines.
+
+    A full disk does not stop a run's recovery: the first error is kept in `failure`, for the watchdog to end the run
+    by; listeners go on.
+    """
+
+    def __init__(self, path: Path, run: str, clock: Clock, listeners: Sequence[Listener] = ()) -> None:
+        self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._run, self._clock, self._listeners, self._seq = run, clock, tuple(listeners), 0
+        self.failure: OSError | None = None
+
+    def emit(self, event: Event) -> None:
+        """Add one event to the stream."""
+        stamped = Stamped(Stamp(self._run, self._seq, self._clock.wall_ns(), self._clock.mono_ns()), event)
+        self._seq += 1
+        try:
+            os.write(self._fd, encode(stamped).encode() + b"\n")
+        except OSError as error:
+            self.failure = self.failure or error
+        for listener in self._listeners:
+            listener(stamped)
+
+    def close(self) -> None:
+        """Close the file; harmless when closed."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

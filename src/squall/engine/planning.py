@@ -1,0 +1,135 @@
+"""Resolves the targets of an experiment, holds them against the limits, and chooses how each fault is made real.
+
+Nothing is touched: the plan is what `--dry-run` prints.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from squall.errors import InputError, TargetError
+from squall.faults import FAULTS
+from squall.injectors import Choice, Chooser, Site
+from squall.targets import (
+    CgroupTarget,
+    ProcessTarget,
+    Protected,
+    RouteTarget,
+    Target,
+    find_cgroup,
+    find_processes,
+    pick,
+    protection,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from squall.actions import Action
+    from squall.experiment.model import Experiment, FaultStep, Targets
+    from squall.recovery import RunFolder
+
+__all__ = ["PlannedFault", "plan_experiment", "plan_fault", "resolve"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFault:
+    """One fault of an experiment with what it will hit and how: one choice for each selected target."""
+
+    id: str
+    step: FaultStep
+    matched: int
+    targets: tuple[Target, ...]
+    choices: tuple[Choice, ...]
+    site: Site
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """Every step of it, in the order it is done."""
+        return tuple(action for choice in self.choices for action in choice.plan.actions)
+
+    @property
+    def setup(self) -> tuple[Action, ...]:
+        """What must be there from before the baseline."""
+        return tuple(action for choice in self.choices for action in choice.plan.setup)
+
+
+def resolve(targets: Targets, seed: str, protected: Protected) -> tuple[int, list[Target]]:
+    """How many match, and which are selected; TargetError for none, too many, or a protected one.
+
+    What is protected is refused, not left out: a selector that matches it was not meant as it was written.
+    """
+    if targets.route is not None:
+        return 1, [RouteTarget(targets.route.listen, targets.route.upstream)]
+    if targets.cgroup is not None:
+        found: list[Target] = [find_cgroup(targets.cgroup)]
+    else:
+        assert targets.process is not None  # noqa: S101 - the model allows exactly one
+        query = targets.process
+        found = list(find_processes(pid=query.pid, command=query.command, port=query.port, unit=query.unit))
+    chosen = pick(found, targets.mode, targets.value, seed=seed, most=targets.most)
+    for target in chosen:
+        _refuse_protected(target, protected)
+    return len(found), chosen
+
+
+def _refuse_protected(target: Target, protected: Protected) -> None:
+    if isinstance(target, ProcessTarget):
+        reason = protection(target, protected)
+        if reason is not None:
+            raise TargetError(f"{reason}: it is never hit")
+    elif isinstance(target, CgroupTarget) and not target.alive():
+        raise TargetError(f"{target.label} is gone")
+
+
+def plan_fault(
+    id_: str, step: FaultStep, seed: int, chooser: Chooser, run: RunFolder, protected: Protected
+) -> PlannedFault:
+    """Resolve and choose for one fault; CannotInject (nothing was touched) with every reason."""
+    if step.targets.kind not in step.fault.targets:
+        able = [tag for tag, model in FAULTS.items() if step.targets.kind in model.targets]
+        raise InputError(
+            f"{step.fault.type} happens to a {' or '.join(step.fault.targets)}, not to a {step.targets.kind}; that has {', '.join(able)}"
+        )
+    draw = random.Random(f"{seed}:{id_}")  # noqa: S311 - replayed from a seed, not a secret
+    site = Site(run.id, run.path, id_, draw.getrandbits(62))
+    matched, targets = resolve(step.targets, f"{seed}:{id_}:targets", protected)
+    choices = tuple(chooser.choose(step.fault, _covering(target, step, protected), site) for target in targets)
+    return PlannedFault(id_, step, matched, tuple(targets), choices, site)
+
+
+def _covering(target: Target, step: FaultStep, protected: Protected) -> Target:
+    if isinstance(target, ProcessTarget) and getattr(step.fault, "descendants", False):
+        _refuse_protected(target.with_descendants(), protected)
+    return target
+
+
+def plan_experiment(experiment: Experiment, chooser: Chooser, run: RunFolder) -> list[PlannedFault]:
+    """Every fault of an experiment, in the document's order."""
+    protected = Protected.load()
+    planned = [
+        plan_fault(f"{number}-{step.fault.type}", step, experiment.seed, chooser, run, protected)
+        for number, step in enumerate(experiment.faults)
+    ]
+    _refuse_overlaps(planned)
+    return planned
+
+
+def _refuse_overlaps(planned: Iterable[PlannedFault]) -> None:
+    """Two faults of one run that hold the same thing at the same time would undo each other's."""
+    held: list[tuple[PlannedFault, set[str]]] = []
+    for fault in planned:
+        objects = {
+            name for action in fault.actions for name in action.objects() if action.recoverability != "irreversible"
+        }
+        begin, end = int(fault.step.after), int(fault.step.after) + int(fault.step.duration)
+        for other, others in held:
+            overlap = begin < int(other.step.after) + int(other.step.duration) and int(other.step.after) < end
+            both = objects & others
+            if overlap and both:
+                raise TargetError(
+                    f"{other.id} and {fault.id} would hold the same thing at the same time ({sorted(both)[0]}): let one begin after the other ends"
+                )
+        held.append((fault, objects))

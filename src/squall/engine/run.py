@@ -1,0 +1,491 @@
+"""One experiment from define to recover.
+
+General layout: `Run.execute` is the sequence; each stage is a method; `_Safety` holds what must be ended in any case
+(journal, guardian, steps in force) and ends it; `watchdog` says what may end a run early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import squall
+from squall.actions.guardian_cgroup import GuardianCgroup, place_for_guardian
+from squall.analysis import AbortWatch, Facts, HealWatch, Timeline, check_steady_state, judge
+from squall.analysis.measures import ceiling_measures
+from squall.engine.clock import Clock, SystemClock
+from squall.engine.control import Control
+from squall.engine.derive import derived_expectations
+from squall.engine.log import EventLog
+from squall.engine.measuring import Measuring
+from squall.engine.planning import PlannedFault, plan_experiment
+from squall.engine.stages import Driver
+from squall.engine.watchdog import Ending, Watchdog
+from squall.errors import ActionFailed, CannotInject, Halted, InputError, ResidueError, SquallError
+from squall.events import (
+    AbortTriggered,
+    Event,
+    Interrupted,
+    LoadBehind,
+    PlanChosen,
+    Problem,
+    RunFinished,
+    RunStarted,
+    Stage,
+    StageEntered,
+    SteadyStateChecked,
+    TargetsSelected,
+    Verdict,
+    VerdictReached,
+)
+from squall.experiment.document import dump_experiment, experiment_document
+from squall.experiment.series import LOAD_SERIES, series_of
+from squall.probes.load import LoadProcess
+from squall.probes.prober import Prober
+from squall.probes.samples import Sample
+from squall.recovery import Executor, Guard, Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from squall.engine.log import Listener
+    from squall.experiment.model import Experiment
+    from squall.injectors import Chooser
+    from squall.recovery import RunFolder, State
+
+__all__ = ["Outcome", "Run"]
+
+_GRACE_S = 3.0
+"""How much longer than its stages need an engine may take before its guardian ends it."""
+_PLANNING_S = 30.0
+_SETTLE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: its folder, its verdict (None: it never got so far) and what the command line exits with."""
+
+    run: RunFolder
+    verdict: Verdict | None
+    exit_status: int
+    reason: str = ""
+    residue: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Times:
+    """When the stages were, CLOCK_MONOTONIC ns; 0: not reached."""
+
+    baseline_ns: int = 0
+    fault_ns: int = 0
+    recovered_ns: int = 0
+    end_ns: int = 0
+
+
+class Run:
+    """One run of one experiment. Make it, `execute` it once; `interrupt` ends it early from a signal handler.
+
+    Args:
+        experiment: What to do; probes are derived from its targets when it measures nothing.
+        state: Where the run's folder goes.
+        chooser: Decides the mechanism of each fault.
+        listeners: Called with every event as it happens.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        *,
+        state: State,
+        chooser: Chooser,
+        listeners: Sequence[Listener] = (),
+        clock: Clock | None = None,
+    ) -> None:
+        self.experiment, self._state, self._chooser = experiment, state, chooser
+        self._listeners, self._clock = tuple(listeners), clock or SystemClock()
+        self._times, self._facts = _Times(), Facts()
+        self._stage: Stage = "define"
+        self._ending = Ending()
+        self._log: EventLog | None = None
+        self._samples_to: list[Callable[[list[Sample]], None]] = []
+        self.distance = 0.0
+        """How near the abort ceiling is: 0 far, 1 at it."""
+
+    # --- the sequence
+
+    async def execute(self) -> Outcome:
+        """Run it to the end. Raises InputError or CannotInject only while nothing has been touched."""
+        if self._state.halted:
+            raise Halted(f"squall is halted ({self._state.halt_flag}): nothing new starts until `squall halt --off`")
+        run = self._state.new_run(self.experiment.name)
+        try:
+            planned = plan_experiment(self.experiment, self._chooser, run)
+            self._add_derived_expectations(planned)
+            self._state.mark_open(run)
+            journal = Journal.create(run.journal, run.id, self.experiment.name)
+        except BaseException as error:
+            _forget(self._state, run)
+            if isinstance(error, OSError):
+                raise CannotInject(f"the run's files cannot be written below {run.path}: {error.strerror}") from error
+            raise
+        executor = Executor(self._state, run, journal)
+        try:
+            executor.check(action for fault in planned for action in (*fault.setup, *fault.actions))
+            guard = await asyncio.to_thread(Guard.start, self._state, run, journal)
+        except BaseException:
+            executor.close()
+            _forget(self._state, run)
+            raise
+        try:
+            return await self._guarded(run, planned, executor, guard)
+        except OSError as error:
+            raise CannotInject(f"the run's files cannot be written below {run.path}: {error.strerror}") from error
+        finally:
+            await asyncio.to_thread(executor.revert_all)
+            executor.close()  # what could not be undone stays in the journal, for `squall recover` to try again
+            guard.farewell()
+
+    def _add_derived_expectations(self, planned: list[PlannedFault]) -> None:
+        if not self.experiment.steady_state and self.experiment.load is None:
+            derived = derived_expectations(planned)
+            self.experiment = self.experiment.model_copy(update={"steady_state": derived})
+
+    async def _guarded(self, run: RunFolder, planned: list[PlannedFault], executor: Executor, guard: Guard) -> Outcome:
+        log = EventLog(run.events, run.id, self._clock, self._listeners)
+        driver = Driver(run, self.experiment.seed, self._chooser, executor, log, self._clock, self._ending.asked)
+        watchdog = Watchdog(self._ending, guard, self._state, log, self._clock)
+        watchdog.allow(_PLANNING_S + self.experiment.baseline.seconds)
+        control = Control(run.control, self._answer(run, driver))
+        self._log = log
+        beating = asyncio.create_task(watchdog.watch())
+        try:
+            with contextlib.suppress(OSError):
+                run.document.write_text(dump_experiment(self.experiment))
+            await control.start()
+            self._announce(run, planned)
+            return await self._stages(run, planned, executor, driver, watchdog, guard)
+        finally:
+            await control.stop()
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+            log.close()
+
+    async def _stages(
+        self,
+        run: RunFolder,
+        planned: list[PlannedFault],
+        executor: Executor,
+        driver: Driver,
+        watchdog: Watchdog,
+        guard: Guard,
+    ) -> Outcome:
+        abort = AbortWatch(ceiling_measures(self.experiment), self.experiment.abort)
+        error: SquallError | None = None
+        measuring: Measuring | None = None
+        try:
+            await self._give_guardian_a_place(run, guard, executor)
+            await driver.set_up(planned)
+            prober, load = self._sensors()
+            measuring = Measuring(run.samples, [*prober.series(), *([LOAD_SERIES] if load else [])], abort)
+            self._samples_to.append(measuring.take)
+            async with prober, _maybe(load):
+                seeing = asyncio.create_task(self._see(measuring, abort, driver, load))
+                try:
+                    if await self._baseline(measuring, watchdog):
+                        await self._inject_and_monitor(driver, abort, watchdog)
+                        await self._analyse()
+                    await self._recover(executor, driver, watchdog)
+                finally:
+                    seeing.cancel()
+                    await asyncio.gather(seeing, return_exceptions=True)
+                if load is not None:
+                    await self._settle_load(load)
+        except (SquallError, OSError) as problem:
+            error = problem if isinstance(problem, SquallError) else CannotInject(str(problem))
+        except BaseExceptionGroup as group:
+            error = _squall_error(group)
+        self._enter("recover") if self._stage != "recover" else None
+        driver.tell(await asyncio.to_thread(executor.revert_all))
+        if measuring is not None:
+            measuring.close()
+        return self._conclude(run, executor, error, driver)
+
+    # --- define
+
+    def _announce(self, run: RunFolder, planned: list[PlannedFault]) -> None:
+        host = {
+            "hostname": platform.node(), "kernel": platform.release(), "cpus": os.cpu_count(), "python": platform.python_version(),
+            "user": os.geteuid(),
+        }  # fmt: skip
+        document = experiment_document(self.experiment)
+        self._emit(RunStarted(self.experiment.name, self.experiment.seed, squall.__version__, host, document))
+        self._enter("define", int(self.experiment.baseline))
+        for fault in planned:
+            self._emit(TargetsSelected(fault.id, fault.matched, [target.to_json() for target in fault.targets]))
+            for target, choice in zip(fault.targets, fault.choices, strict=True):
+                plan = choice.plan
+                self._emit(
+                    PlanChosen(
+                        fault.id, fault.step.fault.type, target.label, plan.mechanism, plan.recoverability, plan.accuracy,
+                        list(plan.not_covered), [action.describe() for action in (*plan.setup, *plan.actions)],
+                        [action.describe_undo() for action in (*plan.setup, *plan.actions)],
+                        [{"mechanism": one.mechanism, "reason": one.reason} for one in choice.refused],
+                        fault.step.fault.parameters(),
+                    )
+                )  # fmt: skip
+
+    async def _give_guardian_a_place(self, run: RunFolder, guard: Guard, executor: Executor) -> None:
+        folder = place_for_guardian(run.id)
+        if folder is not None:
+            with contextlib.suppress(ActionFailed):  # a session of its own is what it has then
+                await asyncio.to_thread(executor.apply, "guardian", GuardianCgroup(folder, guard.identity))
+
+    def _sensors(self) -> tuple[Prober, LoadProcess | None]:
+        series = series_of(self.experiment)
+        prober = Prober([one for one in self.experiment.steady_state if series[one.name] == one.name], self._take)
+        load = None
+        if self.experiment.load is not None:
+            load = LoadProcess(self.experiment.load, seed=self.experiment.seed, on_samples=self._take, name=LOAD_SERIES)
+        return prober, load
+
+    def _take(self, samples: list[Sample]) -> None:
+        for reader in self._samples_to:
+            reader(samples)
+
+    async def _see(self, measuring: Measuring, abort: AbortWatch, driver: Driver, load: LoadProcess | None) -> None:
+        """What is looked at while the run goes on: the ceiling, the disk, the seconds, hits and leases."""
+        tick = 0
+        while True:
+            await asyncio.sleep(0.1)
+            now_ns, tick = self._clock.mono_ns(), tick + 1
+            measuring.flush()
+            if measuring.failure is not None:
+                self._ending.ask("error", f"the samples cannot be written: {measuring.failure.strerror}")
+            if self._stage == "monitor" and (decision := abort.check(now_ns)) is not None:
+                self._ending.ask("ceiling", decision.reason, dict(decision.evidence))
+            self.distance = abort.distance() if self._stage == "monitor" else 0.0
+            for window in measuring.window(now_ns):
+                self._emit(window)
+            if tick % 10 == 0 and self._stage == "monitor":
+                await driver.publish_hits()
+                lapsed = await driver.lapsed()
+                if lapsed is not None and not self._facts.lease_lapsed:
+                    self._facts = replace(self._facts, lease_lapsed=lapsed)
+                    self._ending.ask("error", lapsed)
+            if load is not None and load.behind and not self._facts.load_behind:
+                self._facts = replace(self._facts, load_behind=load.behind)
+
+    async def _baseline(self, measuring: Measuring, watchdog: Watchdog) -> bool:
+        """Watch the system before anything is injected; False when it is not steady, or the run is to end."""
+        watchdog.allow(self.experiment.baseline.seconds + _GRACE_S)
+        self._times.baseline_ns = self._clock.mono_ns()
+        if await self._ending.within(self.experiment.baseline.seconds):
+            return False
+        if self.experiment.baseline:
+            await asyncio.sleep(_SETTLE_S)  # for the answers to what was just sent
+        now_ns = self._clock.mono_ns()
+        steady = check_steady_state(
+            self.experiment, measuring.so_far(), Timeline(self._times.baseline_ns, (), 0, now_ns)
+        )
+        self._emit(SteadyStateChecked("before", steady.holds, steady.detail))
+        if not steady.holds:
+            self._facts = replace(self._facts, not_steady=steady.detail)
+        return steady.holds
+
+    # --- inject, monitor, analyse
+
+    async def _inject_and_monitor(self, driver: Driver, abort: AbortWatch, watchdog: Watchdog) -> None:
+        self._enter("inject")
+        watchdog.allow(self.experiment.duration.seconds + _GRACE_S)
+        self._times.fault_ns = self._clock.mono_ns()
+        abort.fault_starts(self._times.fault_ns)
+        self._enter("monitor", int(self.experiment.duration))
+        await driver.drive(self._times.fault_ns)
+
+    async def _analyse(self) -> None:
+        self._enter("analyse")
+        if self._ending.cause is None:
+            return
+        if self._ending.cause == "interrupted":
+            self._emit(Interrupted(self._ending.reason))
+        else:
+            self._emit(AbortTriggered(self._ending.cause, self._ending.reason, self._ending.evidence))
+
+    # --- recover
+
+    async def _recover(self, executor: Executor, driver: Driver, watchdog: Watchdog) -> None:
+        if self._ending.cause is not None and self._times.fault_ns == 0:
+            await self._analyse()  # it was ended before anything was injected
+        self._enter("recover", int(self.experiment.recovery.within))
+        heal_s = self.experiment.recovery.within.seconds
+        watchdog.allow(heal_s + 30.0)
+        setup = {entry.number for entry in driver.setup}
+        mine = [entry for entry in executor.open_entries if entry.number not in setup and entry.fault != "guardian"]
+        driver.tell(await asyncio.to_thread(executor.revert, mine))
+        self._times.recovered_ns = self._clock.mono_ns()
+        if self._times.fault_ns and self._ending.cause in (None, "ceiling", "stopped"):
+            await self._watch_healing()
+
+    async def _watch_healing(self) -> None:
+        watch = HealWatch(self.experiment, self._fault_end_ns())
+
+        def feed(samples: list[Sample]) -> None:
+            for sample in samples:
+                watch.add(sample)
+
+        self._samples_to.append(feed)
+        before = self._ending.cause
+        while True:
+            heal = watch.check(self._clock.mono_ns())
+            if heal.done or (self._ending.cause != before):
+                break
+            await asyncio.sleep(0.1)
+        self._emit(SteadyStateChecked("after", heal.state == "healed", heal.detail))
+
+    def _fault_end_ns(self) -> int:
+        return self._times.recovered_ns
+
+    async def _settle_load(self, load: LoadProcess) -> None:
+        report = await load.stop()
+        if load.behind:
+            self._facts = replace(self._facts, load_behind=load.behind)
+            self._emit(LoadBehind(report.late_p99_ns, report.unsent, load.behind))
+
+    def _conclude(self, run: RunFolder, executor: Executor, error: SquallError | None, driver: Driver) -> Outcome:
+        self._times.end_ns = self._clock.mono_ns()
+        residue = tuple(
+            f"{entry.action.describe()}: {entry.look.detail if entry.look else 'not undone'}; by hand: {entry.action.describe_undo()}"
+            for entry in executor.open_entries
+        )
+        if error is not None:
+            self._emit(Problem(self._stage, str(error)))
+        verdict = self._judge(run, error, driver)
+        self._emit(verdict)
+        status = _exit_status(verdict.verdict, self._ending.cause, error, residue)
+        self._emit(RunFinished(status, list(residue)))
+        return Outcome(run, verdict.verdict, status, verdict.reason, residue)
+
+    def _judge(self, run: RunFolder, error: SquallError | None, driver: Driver) -> VerdictReached:
+        from squall.probes.samples import read_samples
+
+        spans = tuple(sorted(span for driven in driver.faults for span in driven.spans))
+        timeline = Timeline(
+            self._times.baseline_ns or self._times.end_ns,
+            spans,
+            self._times.recovered_ns if spans else 0,
+            self._times.end_ns,
+        )
+        cause, reason = self._ending.cause, self._ending.reason
+        facts = replace(
+            self._facts,
+            aborted=reason if cause not in (None, "interrupted", "error") else "",
+            interrupted=reason if cause == "interrupted" else "",
+            not_injected=(str(error) if error is not None and not spans else self._facts.not_injected),
+            targets_lost=tuple(
+                label for driven in driver.faults if driven.planned.step.fault.reversible for label in driven.lost
+            ),
+        )
+        if cause == "error" and not facts.lease_lapsed:
+            facts = replace(facts, interrupted=reason)
+        elif error is not None and spans:
+            facts = replace(facts, interrupted=str(error))
+        series = read_samples(run.samples) if run.samples.exists() else {}
+        return judge(self.experiment, series, timeline, facts)
+
+    # --- from outside
+
+    def interrupt(self, signal_name: str) -> None:
+        """End the run: it recovers and reports; calling it again changes nothing."""
+        self._ending.ask("interrupted", signal_name)
+
+    def status(self) -> dict[str, Any]:
+        """Where the run is, as `squall status` shows it."""
+        now_ns = self._clock.mono_ns()
+        return {
+            "name": self.experiment.name, "stage": self._stage, "pid": os.getpid(),
+            "baseline_ns": self._times.baseline_ns, "fault_ns": self._times.fault_ns, "now_ns": now_ns,
+            "ends_in_s": max(0.0, (self._times.fault_ns + self.experiment.duration - now_ns) / 1e9) if self._times.fault_ns else None,
+            "distance": self.distance, "ending": self._ending.cause,
+        }  # fmt: skip
+
+    def _answer(self, run: RunFolder, driver: Driver) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
+        async def answer(request: dict[str, Any]) -> dict[str, Any]:
+            match request.get("op"):
+                case "ping":
+                    return {"run": run.id}
+                case "status":
+                    faults = [
+                        {"fault": one.planned.id, "on": bool(one.on_since_ns), "hits": one.hits}
+                        for one in driver.faults
+                    ]
+                    return {"run": run.id, **self.status(), "faults": faults}
+                case "stop":
+                    self._ending.ask(
+                        "halted" if request.get("halt") else "stopped", str(request.get("reason", "squall stop"))
+                    )
+                    return {"run": run.id, "stopping": True}
+                case "adjust":
+                    return {
+                        "run": run.id,
+                        "parameters": await driver.adjust(str(request.get("fault")), dict(request["parameters"])),
+                    }
+                case other:
+                    raise InputError(f"a run cannot {other!r}: it can ping, status, stop, adjust")
+
+        return answer
+
+    def _enter(self, stage: Stage, expected_ns: int = 0) -> None:
+        self._stage = stage
+        self._emit(StageEntered(stage, expected_ns))
+
+    def _emit(self, event: Event) -> None:
+        if self._log is not None:
+            self._log.emit(event)
+
+
+def _forget(state: State, run: RunFolder) -> None:
+    """Remove a run's folder that holds nothing worth keeping: nothing was injected."""
+    state.mark_closed(run)
+    for name in ("journal.jsonl", "guardian.log"):
+        with contextlib.suppress(OSError):
+            (run.path / name).unlink()
+    with contextlib.suppress(OSError):
+        run.path.rmdir()
+
+
+@contextlib.asynccontextmanager
+async def _maybe(load: LoadProcess | None) -> Any:
+    if load is None:
+        yield
+        return
+    async with load:
+        yield
+
+
+def _squall_error(group: BaseExceptionGroup[BaseException]) -> SquallError:
+    """The first error of Squall's own in a group; what is none of ours goes up."""
+    mine = group.subgroup(SquallError)
+    if mine is None:
+        raise group
+    first: BaseException = mine
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    assert isinstance(first, SquallError)  # noqa: S101 - the subgroup holds nothing else
+    return first
+
+
+def _exit_status(verdict: Verdict, cause: str | None, error: SquallError | None, residue: tuple[str, ...]) -> int:
+    """Where several apply: 5 residue, 130 interrupted, 3 aborted, 4 could not inject, 6 inconclusive, 1 failed, 0 passed."""
+    if residue or isinstance(error, ResidueError):
+        return 5
+    if cause == "interrupted":
+        return 130
+    if verdict == "aborted":
+        return 3
+    if error is not None:
+        return error.exit_status
+    return {"passed": 0, "failed": 1, "inconclusive": 6, "aborted": 3}[verdict]

@@ -1,0 +1,307 @@
+"""Drives the faults of a run in time: each begins, pulses, follows its target and ends by itself, and always ends."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from squall.actions import Counted, Leased
+from squall.engine.planning import PlannedFault, plan_fault
+from squall.errors import CannotInject, InputError, SquallError, TargetError
+from squall.events import (
+    ActionDone,
+    ActionUndone,
+    FaultAdjusted,
+    FaultEnded,
+    FaultHits,
+    FaultStarted,
+    Problem,
+    TargetFollowed,
+    TargetLost,
+)
+from squall.faults import parse_fault
+from squall.targets import ProcessTarget, Protected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from squall.engine.clock import Clock
+    from squall.engine.log import EventLog
+    from squall.experiment.model import FaultStep
+    from squall.injectors import Chooser
+    from squall.recovery import Entry, Executor, Reverted, RunFolder
+
+__all__ = ["Driver", "Driven"]
+
+_FOLLOW_S = 0.1
+_PULSES_MOST = 100_000
+
+
+@dataclass(slots=True)
+class Driven:
+    """A fault as it goes: its plan (anew when its target restarts), what is in force, when it was on, how often it hit."""
+
+    planned: PlannedFault
+    entries: list[Entry] = field(default_factory=list)
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    on_since_ns: int = 0
+    hits: dict[str, int] = field(default_factory=dict)
+    """Of the times it was on that are over."""
+    lost: list[str] = field(default_factory=list)
+    """Targets that ended without being followed, for people."""
+
+
+class Driver:
+    """All faults of one run. Steps are done in threads, one at a time, so that the watchdog goes on beating."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        seed: int,
+        chooser: Chooser,
+        executor: Executor,
+        log: EventLog,
+        clock: Clock,
+        stop: asyncio.Event,
+    ) -> None:
+        self._run, self._seed, self._chooser, self._executor = run, seed, chooser, executor
+        self._log, self._clock, self._stop = log, clock, stop
+        self.faults: list[Driven] = []
+        self.setup: list[Entry] = []
+        self._changing = asyncio.Lock()
+        """Held while a fault begins, ends, moves or is adjusted."""
+
+    # --- the way in
+
+    async def set_up(self, planned: Iterable[PlannedFault]) -> None:
+        """Do what must be there from before the baseline; shared things once."""
+        self.faults = [Driven(one) for one in planned]
+        there: set[tuple[str, ...]] = set()
+        for driven in self.faults:
+            for action in driven.planned.setup:
+                if action.objects() not in there:
+                    there.add(action.objects())
+                    self.setup.append(await self._apply(driven.planned.id, action))
+
+    async def drive(self, start_ns: int) -> None:
+        """Run every fault through its time; returns when all have ended, soon after `stop` is set. Raises the first error."""
+        tasks = [asyncio.create_task(self._drive(driven, start_ns)) for driven in self.faults]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            self._stop.set() if any(not task.done() for task in tasks) else None
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _drive(self, driven: Driven, start_ns: int) -> None:
+        step = driven.planned.step
+        for on_ns, off_ns in _windows(step, start_ns + step.after):
+            if not await self._until(on_ns):
+                return
+            try:
+                await self._begin(driven)
+                await self._hold(driven, off_ns)
+            finally:
+                await asyncio.shield(self._end(driven))
+
+    async def _hold(self, driven: Driven, off_ns: int) -> None:
+        """Until the time is over or the run stops, looking whether the targets are still there."""
+        watched = not driven.planned.step.fault.reversible
+        while self._clock.mono_ns() < off_ns and not self._stop.is_set():
+            if not watched or driven.planned.step.targets.follow:
+                await self._look_after_targets(driven)
+            if not await self._until(min(off_ns, self._clock.mono_ns() + round(_FOLLOW_S * 1e9))):
+                return
+
+    async def _until(self, when_ns: int) -> bool:
+        """Sleep; False as soon as the run is to stop."""
+        while not self._stop.is_set():
+            left_s = (when_ns - self._clock.mono_ns()) / 1e9
+            if left_s <= 0:
+                return True
+            try:
+                await asyncio.wait_for(self._stop.wait(), left_s)
+            except TimeoutError:
+                continue
+        return False
+
+    async def _begin(self, driven: Driven) -> None:
+        began_ns = self._clock.mono_ns()
+        async with self._changing:
+            driven.on_since_ns = began_ns
+            for action in driven.planned.actions:
+                driven.entries.append(await self._apply(driven.planned.id, action))
+        self._log.emit(FaultStarted(driven.planned.id, self._clock.mono_ns() - began_ns))
+
+    async def _apply(self, fault: str, action: Any) -> Entry:
+        entry = await asyncio.to_thread(self._executor.apply, fault, action)
+        self._log.emit(ActionDone(entry.number, fault, entry.action.kind, entry.action.describe()))
+        return entry
+
+    # --- the way out
+
+    async def _end(self, driven: Driven) -> None:
+        began_ns = self._clock.mono_ns()
+        async with self._changing:
+            if not driven.on_since_ns:
+                return
+            await self._publish_hits(driven)
+            for name, count in (await asyncio.to_thread(_counters, driven.entries)).items():
+                driven.hits[name] = driven.hits.get(name, 0) + count
+            reverted = await asyncio.to_thread(self._executor.revert, driven.entries)
+            driven.spans.append((driven.on_since_ns, self._clock.mono_ns()))
+            driven.entries, driven.on_since_ns = [], 0
+        self.tell(reverted)
+        self._log.emit(FaultEnded(driven.planned.id, self._clock.mono_ns() - began_ns))
+
+    def tell(self, reverted: Iterable[Reverted]) -> None:
+        """Write down what was undone."""
+        for one in reverted:
+            entry, look = one.entry, one.look
+            self._log.emit(
+                ActionUndone(
+                    entry.number, entry.fault, entry.action.kind, entry.action.describe_undo(), look.normal, look.detail
+                )
+            )
+
+    # --- while it is on
+
+    async def publish_hits(self) -> None:
+        """Say how often each fault that is on has hit."""
+        async with self._changing:
+            for driven in self.faults:
+                if driven.on_since_ns:
+                    await self._publish_hits(driven)
+
+    async def _publish_hits(self, driven: Driven) -> None:
+        now = await asyncio.to_thread(_counters, driven.entries)
+        total = {name: driven.hits.get(name, 0) + now.get(name, 0) for name in {**driven.hits, **now}}
+        if total:
+            self._log.emit(FaultHits(driven.planned.id, total))
+
+    async def lapsed(self) -> str | None:
+        """A step that lapsed while the run was on, in words; None when all are in force."""
+        entries = [*self.setup, *(entry for driven in self.faults for entry in driven.entries)]
+        return await asyncio.to_thread(_first_lapsed, entries)
+
+    async def adjust(self, fault: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Change a fault's parameters, at once when it is on and for its later pulses; InputError or CannotInject."""
+        driven = next((one for one in self.faults if fault in (one.planned.id, one.planned.step.fault.type)), None)
+        if driven is None:
+            raise InputError(
+                f"there is no fault {fault!r} in this run; there is {', '.join(one.planned.id for one in self.faults)}"
+            )
+        old = driven.planned.step.fault
+        try:
+            new = parse_fault(old.type, {**old.parameters(), **parameters})
+        except ValueError as error:
+            raise InputError(f"{old.type}: {_first_reason(error)}") from error
+        async with self._changing:
+            step = driven.planned.step.model_copy(update={"fault": new})
+            planned = replace(driven.planned, step=step, choices=tuple(
+                self._chooser.choose(new, target, driven.planned.site) for target in driven.planned.targets
+            ))  # fmt: skip
+            await self._become(driven, planned)
+            driven.planned = planned
+        self._log.emit(FaultAdjusted(planned.id, new.parameters()))
+        return new.parameters()
+
+    async def _become(self, driven: Driven, planned: PlannedFault) -> None:
+        if not driven.on_since_ns:
+            return
+        if len(driven.entries) != len(planned.actions):
+            raise CannotInject(f"{planned.id} cannot be adjusted while it is on: it would take other steps")
+        for entry, action in zip(driven.entries, planned.actions, strict=True):
+            if entry.action != action and not await asyncio.to_thread(self._executor.adjust, entry, action):
+                raise CannotInject(
+                    f"{planned.id} cannot be adjusted while it is on: {entry.action.describe()} stays as it is"
+                )
+
+    async def _look_after_targets(self, driven: Driven) -> None:
+        """Notice targets that ended; where the document asks for it, put the fault on what took their place."""
+        gone = [
+            one
+            for one in driven.planned.targets
+            if isinstance(one, ProcessTarget) and not await asyncio.to_thread(one.alive)
+        ]
+        if not gone:
+            return
+        follow = driven.planned.step.targets.follow
+        for one in gone:
+            if one.label not in driven.lost:
+                driven.lost.append(one.label)
+                self._log.emit(TargetLost(driven.planned.id, one.to_json()))
+        if not follow:
+            return
+        try:
+            fresh = await asyncio.to_thread(
+                plan_fault,
+                driven.planned.id,
+                driven.planned.step,
+                self._seed,
+                self._chooser,
+                self._run,
+                Protected.load(),
+            )
+        except TargetError:
+            return  # not there again yet
+        await self._move(driven, fresh, gone)
+
+    async def _move(self, driven: Driven, fresh: PlannedFault, gone: list[ProcessTarget]) -> None:
+        known = {one.key for one in driven.planned.targets}
+        new = [number for number, one in enumerate(fresh.targets) if one.key not in known]
+        if not new:
+            return
+        async with self._changing:
+            if driven.planned.step.fault.reversible and driven.on_since_ns and not self._stop.is_set():
+                for number in new:
+                    for action in fresh.choices[number].plan.actions:
+                        driven.entries.append(await self._apply(driven.planned.id, action))
+            driven.planned = fresh
+        for old, number in zip(gone, new, strict=False):
+            driven.lost = [label for label in driven.lost if label != old.label]
+            self._log.emit(TargetFollowed(fresh.id, old.to_json(), fresh.targets[number].to_json()))
+
+    def problem(self, where: str, error: SquallError) -> None:
+        """Write down what went wrong."""
+        self._log.emit(Problem(where, str(error)))
+
+
+def _windows(step: FaultStep, start_ns: int) -> Iterator[tuple[int, int]]:
+    """When the fault is on: once, or in pulses, within its duration."""
+    end_ns = start_ns + step.duration
+    if step.pulse is None:
+        yield start_ns, end_ns
+        return
+    on_ns = start_ns
+    for _ in range(_PULSES_MOST):
+        if on_ns >= end_ns:
+            return
+        yield on_ns, min(on_ns + step.pulse.on, end_ns)
+        on_ns += step.pulse.on + step.pulse.off
+
+
+def _counters(entries: list[Entry]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for entry in entries:
+        if isinstance(entry.action, Counted):
+            for name, count in entry.action.counters().items():
+                total[name] = total.get(name, 0) + count
+    return total
+
+
+def _first_lapsed(entries: list[Entry]) -> str | None:
+    for entry in entries:
+        if entry.open and isinstance(entry.action, Leased) and not entry.action.in_force():
+            return f"{entry.action.describe()} is no longer in force"
+    return None
+
+
+def _first_reason(error: ValueError) -> str:
+    reasons = getattr(error, "errors", None)
+    if reasons is None:
+        return str(error)
+    first = reasons()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].removeprefix('Value error, ')}"

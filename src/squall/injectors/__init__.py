@@ -1,0 +1,18 @@
+"""INJECT: which steps make a fault real here. One mechanism a file, pure planners, and the chooser between them.
+
+Nothing in here changes the machine: a plan is a list of steps that the engine hands to the executor. To add a
+mechanism, write a class with `capable` and `plan` and name it in `INJECTORS` below.
+"""
+
+from squall.injectors.base import Capability, Host, Injector, Plan, Refusal, Site
+from squall.injectors.chooser import Choice, Chooser
+from squall.injectors.pause import PauseInjector
+from squall.injectors.signals import SignalInjector
+
+__all__ = ["INJECTORS", "Capability", "Choice", "Chooser", "Host", "Injector", "Plan", "Refusal", "Site"]
+
+INJECTORS: tuple[Injector, ...] = (
+    SignalInjector(),
+    PauseInjector(),
+)
+"""Every mechanism that there is; the chooser decides between those that can make the same fault real."""
