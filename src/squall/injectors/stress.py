@@ -43,16 +43,18 @@ class StressInjector:
             return Refusal(
                 self.mechanism, f"this user may put nothing into the target's cgroup {closed[0]}: run as root"
             )
-        place = _Place(target, folders, site)
         try:
-            if isinstance(fault, Cpu):
-                return self._cpu(fault, place)
-            if isinstance(fault, Memory):
-                return self._memory(fault, place)
-            if isinstance(fault, Disk):
-                return self._disk(fault, place)
+            return self._plan(fault, _Place(target, folders, site))
         except Refused as refused:
             return Refusal(self.mechanism, str(refused))
+
+    def _plan(self, fault: Fault, place: _Place) -> Plan | Refusal:
+        if isinstance(fault, Cpu):
+            return self._cpu(fault, place)
+        if isinstance(fault, Memory):
+            return self._memory(fault, place)
+        if isinstance(fault, Disk):
+            return self._disk(fault, place)
         return Refusal(self.mechanism, f"knows nothing of {fault.type}")
 
     def _cpu(self, fault: Cpu, place: _Place) -> Plan:

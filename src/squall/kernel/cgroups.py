@@ -6,8 +6,12 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["Hierarchy", "hierarchies", "join", "memory_limit", "of_process", "own_cgroups"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Hierarchy", "folders_of", "hierarchies", "join", "memory_limit", "of_process", "own_cgroups"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,33 +61,51 @@ def of_process(pid: int | str = "self") -> dict[str, str]:
     return {names: path for _, names, path in split}
 
 
-def own_cgroups(pid: int) -> tuple[str, ...]:
-    """The cgroup folders that a process has of its own: neither the root nor those that this process is in as well."""
-    mine, found = of_process(), []
+def folders_of(pid: int | str = "self") -> dict[str, str]:
+    """Every cgroup folder that a process is in and that can be seen from here, by hierarchy; empty for a pid that is gone."""
+    found = {}
     for names, path in of_process(pid).items():
         wanted = tuple(names.split(",")) if names else ()
         for tree in hierarchies():
             folder = tree.folder(path) if tree.controllers == wanted else None
-            if folder is not None and path not in ("/", tree.root) and path != mine.get(names) and folder.is_dir():
-                found.append(str(folder))
-    return tuple(found)
+            if folder is not None and folder.is_dir():
+                found[names] = str(folder)
+    return found
 
 
-def join(folder: str) -> None:
-    """Move this process into a cgroup; OSError where that is not allowed."""
+def own_cgroups(pid: int) -> tuple[str, ...]:
+    """The cgroup folders that a process has of its own: neither the root nor those that this process is in as well."""
+    mine, roots = folders_of(), {tree.mount for tree in hierarchies()}
+    return tuple(
+        folder for names, folder in folders_of(pid).items() if folder not in roots and folder != mine.get(names)
+    )
+
+
+def join(folder: str, pid: int | None = None) -> None:
+    """Move a process (this one, unless said otherwise) into a cgroup; OSError where that is not allowed."""
     with open(os.path.join(folder, "cgroup.procs"), "w") as file:  # noqa: PTH118, PTH123 - pathlib costs workers 10 ms
-        file.write(str(os.getpid()))
+        file.write(str(pid or os.getpid()))
 
 
-def memory_limit(folders: tuple[str, ...]) -> int | None:
-    """The smallest memory limit in bytes that these cgroups set, None for no limit."""
+def memory_limit(folders: Iterable[str]) -> int | None:
+    """The smallest memory limit in bytes that these cgroups, or those above them, set; None for no limit."""
     limits = []
     for folder in folders:
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            try:
-                text = (Path(folder) / name).read_text().strip()
-            except OSError:
-                continue
-            if text.isdecimal() and int(text) < 1 << 60:  # v1 writes "no limit" as almost 2**63
-                limits.append(int(text))
+        for place in (Path(folder), *Path(folder).parents):
+            if not (place / "cgroup.procs").is_file():
+                break
+            limits += [limit for name in _LIMITS if (limit := _limit(place / name)) is not None]
     return min(limits, default=None)
+
+
+_LIMITS = ("memory.max", "memory.limit_in_bytes")
+_NO_LIMIT = 1 << 60
+"""v1 writes "no limit" as almost 2**63."""
+
+
+def _limit(file: Path) -> int | None:
+    try:
+        text = file.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() and int(text) < _NO_LIMIT else None

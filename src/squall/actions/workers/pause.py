@@ -1,0 +1,83 @@
+"""Stops a process and lets it go again, for a part of each period."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from squall.actions.pause_cycle import PauseCycle
+from squall.actions.workers.lifeline import Lifeline, Refused, run, show
+from squall.kernel import proc
+from squall.targets.identity import ProcessIdentity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Run as a worker: the configuration is the fields of `PauseCycle`."""
+    return run(_work)
+
+
+def _work(line: Lifeline, data: Mapping[str, Any]) -> None:
+    show("squall-pause")
+    cycle = _cycle(data)
+    fd = proc.open_process(cycle.process.pid, cycle.process.start_ticks)
+    if fd is None or not cycle.process.same_process():
+        raise Refused(f"{cycle.name} (pid {cycle.process.pid}) has ended")
+    try:
+        signal.pidfd_send_signal(fd, 0)
+    except PermissionError as error:
+        raise Refused(
+            f"not permitted to stop {cycle.name} (pid {cycle.process.pid}): run as its user or as root"
+        ) from error
+    try:
+        line.ready()
+        while True:
+            cycle = _keep(line, fd, cycle)
+    finally:
+        _send(fd, signal.SIGCONT)
+        os.close(fd)
+
+
+def _cycle(data: Mapping[str, Any]) -> PauseCycle:
+    return PauseCycle(**{**data, "process": ProcessIdentity.from_json(data["process"])})
+
+
+def _keep(line: Lifeline, fd: int, cycle: PauseCycle) -> PauseCycle:
+    """Keep this duty cycle until there is another one, which is returned.
+
+    The times of all stops and goes are fixed when it begins, so that nothing adds up; one that is already over when its
+    turn comes (this process had no CPU) is left out. When the target has ended the cycle runs on with nothing to hit.
+    """
+    origin, number = time.monotonic_ns(), 0
+    while True:
+        stop, go = origin + number * cycle.every_ns, origin + number * cycle.every_ns + cycle.stopped_ns
+        new = _wait_until(line, stop)
+        if new is None and time.monotonic_ns() < go:
+            _send(fd, signal.SIGSTOP)
+            new = _wait_until(line, go)
+            _send(fd, signal.SIGCONT)
+        if new is not None:
+            return new
+        number = max(number + 1, (time.monotonic_ns() - origin) // cycle.every_ns)
+
+
+def _wait_until(line: Lifeline, when_ns: int) -> PauseCycle | None:
+    while True:
+        left = when_ns - time.monotonic_ns()
+        data = line.wait(max(0, left) / 1e9)
+        if data is not None:
+            return _cycle(data)
+        if left <= 0:
+            return None
+
+
+def _send(fd: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(fd, number)
