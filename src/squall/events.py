@@ -317,7 +317,11 @@ class UnknownEvent(Event):
     data: dict[str, Any]
 
 
-KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__() if cls is not UnknownEvent}
+KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__() if cls.kind != UnknownEvent.kind}
+"""Every kind by its tag. (A dataclass with slots is made twice; the second, which is the one in use, wins here.)"""
+
+
+_STAMP_NUMBERS = ("seq", "wall_ns", "mono_ns")
 
 
 def encode(stamped: Stamped) -> str:
@@ -325,28 +329,39 @@ def encode(stamped: Stamped) -> str:
     stamp, event = stamped.stamp, stamped.event
     kind = event.was if isinstance(event, UnknownEvent) else event.kind
     data = event.data if isinstance(event, UnknownEvent) else dataclasses.asdict(event)
-    line = {"run": stamp.run, "seq": stamp.seq, "wall_ns": stamp.wall_ns, "mono_ns": stamp.mono_ns, "kind": kind, **data}
+    line = {
+        "run": stamp.run,
+        "seq": stamp.seq,
+        "wall_ns": stamp.wall_ns,
+        "mono_ns": stamp.mono_ns,
+        "kind": kind,
+        **data,
+    }
     return json.dumps(line, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def decode(line: str) -> Stamped:
     """Read one line that `encode` wrote, or that a newer Squall did; raise ValueError for what is no event at all."""
-    data = json.loads(line)
     try:
-        stamp = Stamp(data.pop("run"), data.pop("seq"), data.pop("wall_ns"), data.pop("mono_ns"))
-        kind = data.pop("kind")
-    except (KeyError, AttributeError, TypeError) as error:
+        data = json.loads(line)
+    except RecursionError as error:
         raise ValueError(f"not an event: {line[:80]!r}") from error
+    if not isinstance(data, dict):
+        data = {}
+    run, numbers, kind = data.pop("run", None), [data.pop(key, None) for key in _STAMP_NUMBERS], data.pop("kind", None)
+    if not (isinstance(run, str) and isinstance(kind, str) and all(type(number) is int for number in numbers)):
+        raise ValueError(f"not an event: {line[:80]!r}")
+    stamp = Stamp(run, *numbers)
     cls = KINDS.get(kind)
     if cls is None:
         return Stamped(stamp, UnknownEvent(kind, data))
     known = {f.name for f in dataclasses.fields(cls)}
     arguments = {key: value for key, value in data.items() if key in known}
-    if cls is VerdictReached:
-        arguments["findings"] = [_finding(item) for item in arguments.get("findings", [])]
     try:
+        if cls is VerdictReached:
+            arguments["findings"] = [_finding(item) for item in arguments["findings"]]
         return Stamped(stamp, cls(**arguments))
-    except TypeError:
+    except (TypeError, KeyError, AttributeError):
         return Stamped(stamp, UnknownEvent(kind, data))
 
 
