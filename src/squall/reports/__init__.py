@@ -3,3 +3,24 @@
 `load_run` reads a run's folder alone into a `RunRecord`; each format is one pure function of that record, in a file of
 its own. Works for every run: aborted, interrupted, or cut off in mid-line. Nothing in here judges or measures.
 """
+
+from squall.reports.html import to_html
+from squall.reports.json_format import to_json
+from squall.reports.junit import to_junit
+from squall.reports.loading import load_run
+from squall.reports.markdown import to_markdown
+from squall.reports.record import RunRecord
+from squall.reports.writing import FORMATS, Format, render, write_reports
+
+__all__ = [
+    "FORMATS",
+    "Format",
+    "RunRecord",
+    "load_run",
+    "render",
+    "to_html",
+    "to_json",
+    "to_junit",
+    "to_markdown",
+    "write_reports",
+]

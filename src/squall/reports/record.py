@@ -157,6 +157,8 @@ class UndoStep:
     by: str
     detail: str
     state: Literal["undone", "open", "irreversible"] = "undone"
+    by_hand: str = ""
+    """What takes an open step back, as a person could do it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,7 @@ class RequestSeries:
     @property
     def requests(self) -> int:
         """How many there were in all."""
-        return sum(stats.requests for stats in self.phases)
+        return sum(bucket.requests for bucket in self.buckets)
 
 
 class GaugePoint(NamedTuple):

@@ -1,21 +1,23 @@
 """From a run's samples to what a chart can show: buckets of time, their percentiles, and a density of latencies.
 
-Latency percentiles are over requests that were sent and not refused: answered (well or with an error) or given up at
-their time-out. A request counts at the time when it was meant to be sent. Percentiles are by nearest rank.
+Latencies are those of `analysis.measures`: of requests that were answered as wanted, and of those that were given up,
+which took at least as long as they were waited for (never sent: as long as the longest of the series). What failed
+otherwise counts as an error only. A request counts at the time when it was meant to be sent. Percentiles are by
+nearest rank.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
 from squall.probes.samples import OUTCOMES, Series
 from squall.reports.record import PHASES, Bucket, Density, GaugePoint, GaugeSeries, PhaseStats, RequestSeries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from squall.reports.record import Phase, Window
 
@@ -28,9 +30,11 @@ _SHORT_RUN_S = 20
 _ROWS_PER_DECADE = 24
 _ROWS_MAX = 240
 
+_NEVER = 1 << 62
 _OK = OUTCOMES.index("ok")
 _VALUE = OUTCOMES.index("value")
-_TIMED = frozenset(OUTCOMES.index(outcome) for outcome in ("ok", "error", "timeout"))
+_UNSENT = OUTCOMES.index("unsent")
+_TIMED = frozenset(OUTCOMES.index(outcome) for outcome in ("ok", "timeout", "unsent"))
 
 
 def nearest_rank(ordered: Sequence[int], share: float) -> float | None:
@@ -54,7 +58,7 @@ def _span(series: Series, start_ns: int) -> tuple[float, float]:
     return (min(series.time_ns) - start_ns) / 1e9, (max(series.time_ns) - start_ns) / 1e9
 
 
-def request_series(series: Series, start_ns: int, injected: Window | None) -> RequestSeries:
+def request_series(series: Series, start_ns: int, windows: Sequence[Window]) -> RequestSeries:
     """The requests of one series in buckets; times count from `start_ns` (CLOCK_MONOTONIC)."""
     first_s, last_s = _span(series, start_ns)
     width_s = _width(last_s - first_s, BUCKETS_MAX)
@@ -64,6 +68,7 @@ def request_series(series: Series, start_ns: int, injected: Window | None) -> Re
     latencies = [array("q") for _ in range(size)]
     outcomes = [0] * len(OUTCOMES)
     width_ns, offset = width_s * 1e9, first
+    longest = max(series.latency_ns)
     for time_ns, latency_ns, outcome in zip(series.time_ns, series.latency_ns, series.outcome, strict=True):
         index = int((time_ns - start_ns) // width_ns) - offset
         counts[index] += 1
@@ -71,33 +76,53 @@ def request_series(series: Series, start_ns: int, injected: Window | None) -> Re
         if outcome != _OK:
             errors[index] += 1
         if outcome in _TIMED:
-            latencies[index].append(latency_ns)
+            latencies[index].append(latency_ns if outcome != _UNSENT else longest)
     ordered = [array("q", sorted(column)) for column in latencies]
     buckets = tuple(
-        Bucket((first + i) * width_s, counts[i], errors[i], *(nearest_rank(ordered[i], share) for share in (0.5, 0.95, 0.99)))
+        Bucket(
+            (first + i) * width_s,
+            counts[i],
+            errors[i],
+            *(nearest_rank(ordered[i], share) for share in (0.5, 0.95, 0.99)),
+        )
         for i in range(size)
     )
     return RequestSeries(
-        series.name, width_s, buckets, _phases(series, start_ns, injected), _density(ordered),
+        series.name, width_s, buckets, _phases(series, start_ns, windows), _density(ordered),
         {name: outcomes[i] for i, name in enumerate(OUTCOMES) if outcomes[i]},
     )  # fmt: skip
 
 
-def _phases(series: Series, start_ns: int, injected: Window | None) -> tuple[PhaseStats, PhaseStats, PhaseStats]:
-    on_ns = start_ns + round(injected.start_s * 1e9) if injected else None
-    off_ns = start_ns + round(injected.end_s * 1e9) if injected else None
+def _phases(series: Series, start_ns: int, windows: Sequence[Window]) -> tuple[PhaseStats, PhaseStats, PhaseStats]:
+    """Before the first fault, while one was on, after the last: what lies between two pulses is none of them."""
+    spans = merged((start_ns + round(w.start_s * 1e9), start_ns + round(w.end_s * 1e9)) for w in windows)
+    on_ns, off_ns = (spans[0][0], spans[-1][1]) if spans else (_NEVER, _NEVER)
+    starts = [start for start, _ in spans]
     counts: dict[Phase, int] = dict.fromkeys(PHASES, 0)
     errors: dict[Phase, int] = dict.fromkeys(PHASES, 0)
     latencies: dict[Phase, array[int]] = {phase: array("q") for phase in PHASES}
+    longest = max(series.latency_ns)
     for time_ns, latency_ns, outcome in zip(series.time_ns, series.latency_ns, series.outcome, strict=True):
-        phase: Phase = "before" if on_ns is None or time_ns < on_ns else "during" if off_ns is None or time_ns < off_ns else "after"
+        if on_ns <= time_ns < off_ns and time_ns >= spans[bisect_right(starts, time_ns) - 1][1]:
+            continue
+        phase: Phase = "before" if time_ns < on_ns else "during" if time_ns < off_ns else "after"
         counts[phase] += 1
         if outcome != _OK:
             errors[phase] += 1
         if outcome in _TIMED:
-            latencies[phase].append(latency_ns)
+            latencies[phase].append(latency_ns if outcome != _UNSENT else longest)
     before, during, after = (_stats(phase, counts[phase], errors[phase], latencies[phase]) for phase in PHASES)
     return before, during, after
+
+
+def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    union: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if union and start <= union[-1][1]:
+            union[-1] = (union[-1][0], max(end, union[-1][1]))
+        else:
+            union.append((start, end))
+    return union
 
 
 def _stats(phase: Phase, count: int, errors: int, latencies: array[int]) -> PhaseStats:

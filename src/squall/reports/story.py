@@ -21,7 +21,7 @@ __all__ = ["FaultStory", "Story"]
 
 MOMENTS_MAX = 400
 
-_TITLE_KEYS = ("command", "name", "title", "comm", "path", "listen", "kind")
+_TITLE_KEYS = ("label", "command", "name", "title", "comm", "path", "listen", "kind")
 
 
 @dataclass(slots=True)
@@ -68,7 +68,14 @@ class Story:
         match event:
             case ev.RunStarted() | ev.StageEntered() | ev.SteadyStateChecked() | ev.VerdictReached() | ev.RunFinished():
                 self._course(at_s, event)
-            case ev.TargetsSelected() | ev.PlanChosen() | ev.FaultStarted() | ev.FaultEnded() | ev.FaultAdjusted() | ev.FaultHits():
+            case (
+                ev.TargetsSelected()
+                | ev.PlanChosen()
+                | ev.FaultStarted()
+                | ev.FaultEnded()
+                | ev.FaultAdjusted()
+                | ev.FaultHits()
+            ):
                 self._fault(at_s, event)
             case ev.ActionDone() | ev.ActionUndone():
                 self._action(at_s, event)
@@ -98,12 +105,18 @@ class Story:
                 word = "holds" if event.holds else "does not hold"
                 self._tell(at_s, "good" if event.holds else "bad", f"steady state {event.when}: {word}", event.detail)
             case ev.VerdictReached():
-                self.judgement = Judgement(event.verdict, str(event.reason), tuple(event.findings), event.detect_ns, event.recover_ns)
-                self._tell(at_s, "good" if event.verdict == "passed" else "bad", f"verdict: {event.verdict}", event.reason)
+                self.judgement = Judgement(
+                    event.verdict, str(event.reason), tuple(event.findings), event.detect_ns, event.recover_ns
+                )
+                self._tell(
+                    at_s, "good" if event.verdict == "passed" else "bad", f"verdict: {event.verdict}", event.reason
+                )
             case ev.RunFinished():
                 self.finished = event
                 left = f"left behind: {', '.join(map(str, event.residue))}" if event.residue else "nothing left behind"
-                self._tell(at_s, "bad" if event.residue else "plain", f"run finished, exit status {event.exit_status}", left)
+                self._tell(
+                    at_s, "bad" if event.residue else "plain", f"run finished, exit status {event.exit_status}", left
+                )
 
     def _fault(self, at_s: float, event: Any) -> None:
         fault = self.faults.setdefault(str(event.fault), FaultStory(str(event.fault), _type_of(str(event.fault))))
@@ -112,11 +125,15 @@ class Story:
                 fault.matched = int(event.matched)
                 fault.targets = [selected_target(item) for item in event.selected]
                 names = ", ".join(target.title for target in fault.targets) or "nothing"
-                self._tell(at_s, "plain", f"{fault.id}: {len(fault.targets)} of {fault.matched} matches selected", names)
+                self._tell(
+                    at_s, "plain", f"{fault.id}: {len(fault.targets)} of {fault.matched} matches selected", names
+                )
             case ev.PlanChosen():
                 fault.type, fault.parameters = str(event.type), dict(event.parameters) or fault.parameters
                 fault.plans.append(_plan(event))
-                self._tell(at_s, "plain", f"{fault.id}: by {event.mechanism}", f"on {event.target}; {event.recoverability}")
+                self._tell(
+                    at_s, "plain", f"{fault.id}: by {event.mechanism}", f"on {event.target}; {event.recoverability}"
+                )
             case ev.FaultStarted():
                 fault.on.append((at_s, None))
                 fault.took_on_ns = max(fault.took_on_ns or 0, int(event.took_ns))
@@ -128,7 +145,9 @@ class Story:
                 self._tell(at_s, "fault", f"{fault.id}: off", f"took {duration(event.took_ns)}")
             case ev.FaultAdjusted():
                 fault.parameters = {**fault.parameters, **event.parameters}
-                self._tell(at_s, "fault", f"{fault.id}: adjusted", ", ".join(f"{k} {v}" for k, v in event.parameters.items()))
+                self._tell(
+                    at_s, "fault", f"{fault.id}: adjusted", ", ".join(f"{k} {v}" for k, v in event.parameters.items())
+                )
             case ev.FaultHits():
                 fault.hits = {str(name): int(value) for name, value in event.counters.items()}
 
@@ -185,11 +204,14 @@ def selected_target(data: dict[str, Any]) -> SelectedTarget:
     facts = tuple(_flat(data))
     known = dict(facts)
     title = next((known[key] for key in _TITLE_KEYS if known.get(key)), "target")
-    if "pid" in known:
-        title = f"{title} (pid {known['pid']})"
-    elif "upstream" in known:
-        title = f"{title} → {known['upstream']}"
     return SelectedTarget(title, facts)
+
+
+def _with_time(key: str, value: object) -> str:
+    """A fact's text; a start time in clock ticks (100 a second on Linux, proc(5)) is told in people's units too."""
+    if key == "start_ticks" and isinstance(value, int):
+        return f"{value} ({duration(value * 1e7)} after boot)"
+    return str(value)
 
 
 def _flat(data: dict[str, Any], prefix: str = "", depth: int = 3) -> list[tuple[str, str]]:
@@ -200,5 +222,5 @@ def _flat(data: dict[str, Any], prefix: str = "", depth: int = 3) -> list[tuple[
         elif isinstance(value, list):
             facts.append((f"{prefix}{key}", " ".join(map(str, value[:40]))))
         elif value is not None:
-            facts.append((f"{prefix}{key}", str(value)))
+            facts.append((f"{prefix}{key}", _with_time(key, value)))
     return facts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from squall.errors import UnitError
+from squall.experiment.series import LOAD_SERIES
 from squall.reports.record import Threshold
 from squall.units import Duration, Ratio
 
@@ -22,8 +23,11 @@ LOOKS = frozenset({"process", "prometheus"})
 def read_thresholds(document: dict[str, Any]) -> tuple[Threshold, ...]:
     """Every p95 and error rate that the document limits, in its order: steady state, tolerate, abort."""
     found: list[Threshold] = []
+    load = document.get("load")
+    shared = load.get("http") if isinstance(load, dict) else None
     for expectation in _mappings(document.get("steadyState")):
-        found += _limits("steady", expectation, str(expectation.get("name", "")))
+        by_load = shared is not None and expectation.get("http") == shared
+        found += _limits("steady", expectation, LOAD_SERIES if by_load else str(expectation.get("name", "")))
     for role in ("tolerate", "abort"):
         section = document.get(role)
         if isinstance(section, dict):

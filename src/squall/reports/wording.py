@@ -6,9 +6,23 @@ import datetime as dt
 import math
 import re
 
-__all__ = ["ago", "clock", "count", "duration", "gauge", "measure", "moment", "one_line", "percent", "printable", "size"]
+__all__ = [
+    "ago",
+    "clock",
+    "count",
+    "duration",
+    "gauge",
+    "measure",
+    "moment",
+    "one_line",
+    "percent",
+    "printable",
+    "size",
+]
 
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 """Control characters, what turns the direction of text around, and halves of surrogate pairs: none may pass unseen."""
 
 _MISSING = "–"
