@@ -75,12 +75,22 @@ class Document:
             node = child
         return key_place if key else node.place
 
+    @classmethod
+    def of(cls, value: Any, source: str) -> Document:
+        """A value that was never a file: its problems give `source` and the path, no line."""
+        return cls(value, source, "", _Node(value, Place(source)))
+
     def has(self, path: Path) -> bool:
         """Whether there is a value (a null too) at this path."""
-        node: _Node | None = self._root
+        value = self.value
         for step in path:
-            node = node.children.get(step) if node is not None else None
-        return node is not None
+            if isinstance(value, dict) and step in value:
+                value = value[step]
+            elif isinstance(value, (list, tuple)) and isinstance(step, int) and step < len(value):  # noqa: SIM114 - types
+                value = value[step]
+            else:
+                return False
+        return True
 
     def problem(self, path: Path, what: str, *, allowed: str = "", nearest: str = "", key: bool = False) -> Problem:
         """A problem at this path, with its place."""
