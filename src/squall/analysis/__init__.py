@@ -4,8 +4,8 @@ One idea runs through it: every threshold is an allowed *share* of bad samples. 
 that failed; "p95 <= 300 ms" means that at most 5 % took longer; a gauge's range, that at most 5 % lie outside. So one
 interval (`shares`), one three-way rule (`rule`) and one kind of sliding window serve them all.
 
-Reading order: `measures` (what counts as bad) -> `windows` (when) -> `shares`, `quantiles` (how many, how sure) ->
-`steady`, `abort` (while the run goes on) -> `verdict` (when it is over) -> `compare` (two runs). `exact` and
+Reading order: `columns`, `measures` (what counts as bad) -> `windows` (when) -> `shares`, `quantiles` (how many, how sure) ->
+`steady`, `abort` (while the run goes on) -> `findings`, `verdict` (when it is over) -> `compare` (two runs). `exact` and
 `sequential` hold the mathematics. docs/explanation/statistics.md says why.
 """
 

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
-from squall.analysis.measures import Latencies, Measure
+from squall.analysis.columns import Columns
 from squall.analysis.quantiles import quantile, quantile_interval
 from squall.analysis.shares import Interval, share_interval
-from squall.analysis.windows import Marks, in_seconds
+from squall.analysis.windows import in_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from squall.analysis.columns import Latencies
     from squall.analysis.windows import Span, Timeline
     from squall.probes.samples import Series
 
@@ -101,9 +102,8 @@ def compare(a: Measured, b: Measured, seed: int = 0) -> Comparison:
 
 def _of_series(name: str, a: tuple[Series, Timeline], b: tuple[Series, Timeline], seed: int) -> list[Difference]:
     found: list[Difference] = []
-    errors = Measure(name, name, "errorRate", _SAME_ERRORS)
-    latencies = Latencies(a[0]), Latencies(b[0])
-    marks = errors.marks(a[0]), errors.marks(b[0])
+    columns = Columns(a[0]), Columns(b[0])
+    latencies = columns[0].latencies, columns[1].latencies
     phases: tuple[Literal["before", "during", "after"], ...] = ("before", "during", "after")
     for phase in phases:
         units = in_seconds(getattr(a[1], phase)), in_seconds(getattr(b[1], phase))
@@ -115,7 +115,10 @@ def _of_series(name: str, a: tuple[Series, Timeline], b: tuple[Series, Timeline]
                 found.append(
                     _difference((name, phase, what, "ns"), one, other, same, tested if what == "p50" else None)
                 )
-        one, other = (share_interval(*column.counts(cut), seed) for column, cut in zip(marks, units, strict=True))
+        one, other = (
+            share_interval(*column.counts(cut), seed)
+            for column, cut in zip((columns[0].errors, columns[1].errors), units, strict=True)
+        )
         if one.n and other.n:
             found.append(_difference((name, phase, "errorRate", "ratio"), one, other, _SAME_ERRORS, None))
     return found
@@ -136,8 +139,7 @@ def _difference(
 
 
 def _medians(latencies: Latencies, units: Sequence[Span]) -> list[int]:
-    cut = Marks(latencies.times, b"").cut
-    parts = [sorted(latencies.latencies[slice(*cut(start, end))]) for start, end in units]
+    parts = [sorted(latencies.within(start, end)) for start, end in units]
     return [quantile(part, 0.5) for part in parts if part]
 
 

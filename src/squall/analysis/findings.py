@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Literal
 
+from squall.analysis.columns import cut
 from squall.analysis.exact import FINEST, binomial_ranks, binomial_tail, samples_needed
-from squall.analysis.measures import Latencies, Measure, measures_of
+from squall.analysis.measures import measures_of
 from squall.analysis.quantiles import quantile_interval
 from squall.analysis.shares import Interval, Outcome, rule, share_interval
-from squall.analysis.steady import SAMPLES_MIN, STABLE_NS, HealWatch
-from squall.analysis.windows import SECOND, Marks, in_seconds, merged
+from squall.analysis.steady import SAMPLES_MIN, STABLE_NS, HealWatch, columns_of, time_to_detect
+from squall.analysis.windows import SECOND, in_seconds, merged
 from squall.events import Finding
-from squall.probes.samples import OUTCOMES, Series
 from squall.units import Duration, Ratio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from squall.analysis.columns import Columns, Marks
+    from squall.analysis.measures import Measure
     from squall.analysis.windows import Span, Timeline
     from squall.experiment.model import Experiment
+    from squall.probes.samples import Series
 
 __all__ = ["Evidence"]
 
 _UNITS: dict[str, Literal["ns", "ratio", "count", ""]] = {"errors": "ratio", "latency": "ns", "gauge": ""}
-_VALUE = OUTCOMES.index("value")
 
 _BEYOND_DOUBT = 1e-3
 """A second is over a threshold beyond doubt when chance alone would do it in fewer than one of a thousand."""
@@ -37,13 +38,18 @@ class Evidence:
 
     def __init__(self, experiment: Experiment, series: Mapping[str, Series], timeline: Timeline) -> None:
         self._experiment, self._timeline = experiment, timeline
-        self._series = {m.series: series.get(m.series, Series(m.series)) for m in measures_of(experiment)}
+        self._steady, self._tolerated = measures_of(experiment), measures_of(experiment, tolerated=True)
+        self._columns = columns_of(self._steady + self._tolerated, series)
         self._marks: dict[tuple[object, ...], Marks] = {}
-        self._latencies: dict[str, Latencies] = {}
         self._numbers: dict[tuple[object, ...], Interval | None] = {}
         self._before, self._during = in_seconds(timeline.before), in_seconds(timeline.during)
-        self._heal = HealWatch.replay(experiment, self._series, timeline).check(timeline.end_ns)
+        self._heal = HealWatch.replay(experiment, self._columns, timeline).check(timeline.end_ns)
         self._after = in_seconds(self._steady_span())
+
+    @property
+    def detected_ns(self) -> int | None:
+        """The time to detect: when the samples first showed that the steady state was left."""
+        return time_to_detect(self._steady, self._columns, self._timeline)
 
     @property
     def recovered_ns(self) -> int | None:
@@ -52,13 +58,13 @@ class Evidence:
 
     def baseline(self) -> list[Finding]:
         """Of a run in which nothing was injected: the steady state over the baseline."""
-        return [self._finding(m, "before", self._judged(m, self._before)) for m in measures_of(self._experiment)]
+        return [self._finding(m, "before", self._judged(m, self._before)) for m in self._steady]
 
     def tolerated(self) -> list[Finding]:
         """What was to be tolerated while a fault was on, but for the time that is excused."""
         findings: list[Finding] = []
         by_expectation: dict[str, list[Measure]] = {}
-        for measure in measures_of(self._experiment, tolerated=True):
+        for measure in self._tolerated:
             by_expectation.setdefault(measure.expectation, []).append(measure)
         for measures in by_expectation.values():
             excused = self._excused(measures)
@@ -67,9 +73,7 @@ class Evidence:
 
     def steady_again(self) -> list[Finding]:
         """The steady state after the fault, and whether it came back in time."""
-        findings = [
-            self._finding(m, "again afterwards", self._judged(m, self._after)) for m in measures_of(self._experiment)
-        ]
+        findings = [self._finding(m, "again afterwards", self._judged(m, self._after)) for m in self._steady]
         return [*findings, self._in_time(findings)] if findings else []
 
     def _in_time(self, findings: list[Finding]) -> Finding:
@@ -168,30 +172,23 @@ class Evidence:
 
     def _counted(self, measure: Measure, units: Sequence[Span]) -> Interval | None:
         if measure.kind == "latency":
-            if measure.series not in self._latencies:
-                self._latencies[measure.series] = Latencies(self._series[measure.series])
-            return quantile_interval(self._latencies[measure.series], units, 0.95, self._experiment.seed)
+            return quantile_interval(self._columns[measure.series].latencies, units, 0.95, self._experiment.seed)
         if measure.kind == "gauge":
-            return _median(self._series[measure.series], units)
+            return _median(self._columns[measure.series], units)
         share = share_interval(*self._marks_of(measure).counts(units), self._experiment.seed)
         return share if share.n else None
 
     def _marks_of(self, measure: Measure) -> Marks:
         key = (measure.series, measure.what, measure.limit, measure.least, measure.most)
         if key not in self._marks:
-            self._marks[key] = measure.marks(self._series[measure.series])
+            self._marks[key] = measure.marks(self._columns[measure.series])
         return self._marks[key]
 
 
-def _median(series: Series, units: Sequence[Span]) -> Interval | None:
+def _median(columns: Columns, units: Sequence[Span]) -> Interval | None:
     """The median of a gauge with its order-statistics interval (the whole range where there are fewer than six samples)."""
-    spans = merged(units)
-    rows = zip(series.time_ns, series.value, series.outcome, strict=True)
-    values = sorted(
-        value
-        for at, value, outcome in rows
-        if outcome == _VALUE and math.isfinite(value) and any(start <= at < end for start, end in spans)
-    )
+    times, gauge = columns.gauge
+    values = sorted(value for span in merged(units) for value in gauge[slice(*cut(times, *span))])
     if not values:
         return None
     n = len(values)

@@ -1,9 +1,4 @@
-"""What counts as bad: each threshold of an experiment as an allowed share of bad samples of one series.
-
-A request that failed counts against the error rate. For latency, a request counts that was answered as wanted, with the
-time it took, and one that was given up (timed out, or never sent), as slower than any limit: its true latency is not
-known, only that it is longer. A quick refusal is not a quick answer: what failed otherwise counts as an error only.
-"""
+"""The thresholds of an experiment, each as an allowed share of bad samples of one series."""
 
 from __future__ import annotations
 
@@ -11,29 +6,22 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from squall.analysis.windows import Marks
+from squall.analysis.columns import ANSWERED, GIVEN_UP, Latencies, Marks, cut
 from squall.experiment.series import LOAD_SERIES, load_is_shared, series_of
-from squall.probes.samples import OUTCOMES, Sample, Series
 from squall.units import Duration, Ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from squall.analysis.columns import Columns
     from squall.experiment.model import Bounds, Expectation, Experiment
+    from squall.probes.samples import Sample
 
-__all__ = ["ANSWERED", "GIVEN_UP", "Latencies", "Measure", "ceiling_measures", "evidence_moments", "measures_of"]
+__all__ = ["NO_LIMIT", "Measure", "ceiling_measures", "measures_of"]
 
 STEADY_P95 = Duration.parse("300ms")
 STEADY_ERRORS = Ratio.parse("0.5%")
 _SLOWER_THAN_P95 = 0.05
 NO_LIMIT = Duration.parse("1h")
 """The longest p95 a document can ask for is no limit at all: not even requests that were given up exceed it."""
-
-ANSWERED, GIVEN_UP = frozenset({"ok"}), frozenset({"timeout", "unsent"})
-_IS_ERROR = bytes(name not in ("ok", "value") for name in OUTCOMES)
-_HAS_LATENCY = bytes(name in ANSWERED or name in GIVEN_UP for name in OUTCOMES)
-_IS_GIVEN_UP = bytes(name in GIVEN_UP for name in OUTCOMES)
-_IS_REQUEST = bytes(name != "value" for name in OUTCOMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,53 +69,40 @@ class Measure:
 
     def is_bad(self, sample: Sample) -> bool | None:
         """Whether this sample of the series is bad; None when it does not count for this measure."""
-        index = OUTCOMES.index(sample.outcome)
+        outcome = sample.outcome
         if self.kind == "gauge":
-            return self._outside(sample.value) if sample.outcome == "value" and math.isfinite(sample.value) else None
+            return self._outside(sample.value) if outcome == "value" and math.isfinite(sample.value) else None
         if self.kind == "errors":
-            return bool(_IS_ERROR[index]) if _IS_REQUEST[index] else None
-        return (bool(_IS_GIVEN_UP[index]) or sample.latency_ns > self.limit) if _HAS_LATENCY[index] else None
+            return None if outcome == "value" else outcome != "ok"
+        if outcome in GIVEN_UP:
+            return True
+        return sample.latency_ns > self.limit if outcome in ANSWERED else None
+
+    def marks(self, columns: Columns) -> Marks:
+        """All samples of the series that count, as good and bad by time."""
+        if self.kind == "errors":
+            return columns.errors
+        if self.kind == "gauge":
+            times, values = columns.gauge
+            return Marks(times, map(self._outside, values))
+        limit = self.limit
+        return Marks(columns.latencies.times, [coded > limit for coded in columns.latencies.coded])
+
+    def moments(self, columns: Columns, start: int, end: int) -> list[int]:
+        """When each bad sample meant for this window showed itself, in order: a slow request once it is slow, a failure at its end."""
+        if self.kind == "errors":
+            return sorted(columns.failures(start, end))
+        if self.kind == "latency":
+            times, coded, limit = columns.latencies.times, columns.latencies.coded, self.limit
+            first, last = cut(times, start, end)
+            return sorted(
+                times[i] + min(Latencies.shown(coded[i])[0], limit) for i in range(first, last) if coded[i] > limit
+            )
+        times, values = columns.gauge
+        return [times[i] for i in range(*cut(times, start, end)) if self._outside(values[i])]
 
     def _outside(self, value: float) -> bool:
         return (self.least is not None and value < self.least) or (self.most is not None and value > self.most)
-
-    def marks(self, series: Series) -> Marks:
-        """All samples of a series that count, as good and bad by time."""
-        if self.kind == "gauge":
-            kept = [(t, self._outside(v)) for t, v, o in zip(series.time_ns, series.value, series.outcome, strict=True)
-                    if not _IS_REQUEST[o] and math.isfinite(v)]  # fmt: skip
-            return Marks([t for t, _ in kept], [bad for _, bad in kept])
-        if self.kind == "errors":
-            pairs = [(t, _IS_ERROR[o]) for t, o in zip(series.time_ns, series.outcome, strict=True) if _IS_REQUEST[o]]
-            return Marks([t for t, _ in pairs], [bad for _, bad in pairs])
-        limit, given_up, counts = self.limit, _IS_GIVEN_UP, _HAS_LATENCY
-        rows = zip(series.time_ns, series.latency_ns, series.outcome, strict=True)
-        kept = [(t, latency > limit or bool(given_up[o])) for t, latency, o in rows if counts[o]]
-        return Marks([t for t, _ in kept], [bad for _, bad in kept])
-
-
-_CENSORED = 1 << 62
-
-
-class Latencies:
-    """The latencies of a series by time; those of requests that were given up are longer than all others."""
-
-    __slots__ = ("latencies", "times")
-
-    def __init__(self, series: Series) -> None:
-        rows = zip(series.time_ns, series.latency_ns, series.outcome, strict=True)
-        most = _CENSORED - 1
-        kept = [(t, (_CENSORED if _IS_GIVEN_UP[o] else 0) + (0 if ns < 0 else min(most, ns)))
-                for t, ns, o in rows if _HAS_LATENCY[o]]  # fmt: skip
-        times = [t for t, _ in kept]
-        if any(map(int.__gt__, times[:-1], times[1:])):
-            kept.sort()
-        self.times, self.latencies = [t for t, _ in kept], [ns for _, ns in kept]
-
-    @staticmethod
-    def shown(coded: int) -> tuple[int, bool]:
-        """The latency in ns, and whether it is only a lower bound."""
-        return coded & (_CENSORED - 1), coded >= _CENSORED
 
 
 def measures_of(experiment: Experiment, *, tolerated: bool = False) -> tuple[Measure, ...]:
@@ -193,25 +168,3 @@ def _gauges(expectation: Expectation) -> tuple[Measure, ...]:
 
 def _gauge(name: str, value: str, bounds: Bounds) -> Measure:
     return Measure(name, f"{name}.{value}", value, _SLOWER_THAN_P95, least=bounds.least, most=bounds.most, state=True)
-
-
-def evidence_moments(measure: Measure, series: Series, start: int, end: int) -> list[int]:
-    """When each bad sample meant for this span showed itself, in order: a slow request once it is slow, a failure at its end."""
-    limit = measure.limit if measure.kind == "latency" else None
-    moments = []
-    for sample in _bad_ones(measure, series, start, end):
-        waited = max(0, sample.latency_ns)
-        moments.append(sample.time_ns + (waited if limit is None else min(waited, limit)))
-    return sorted(moments)
-
-
-def _bad_ones(measure: Measure, series: Series, start: int, end: int) -> Iterator[Sample]:
-    # Most samples are good: look at whole Samples only where the columns leave a doubt.
-    suspicious = measure.limit if measure.kind == "latency" else -1
-    ok = OUTCOMES.index("ok")
-    rows = zip(series.time_ns, series.latency_ns, series.outcome, series.value, strict=True)
-    for at, latency, outcome, value in rows:
-        if start <= at < end and (outcome != ok or latency > suspicious >= 0):
-            sample = Sample(series.name, at, latency, OUTCOMES[outcome], value)
-            if measure.is_bad(sample):
-                yield sample

@@ -12,10 +12,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from squall.analysis.columns import Latencies
 from squall.analysis.exact import binomial_ranks
-from squall.analysis.measures import Latencies
 from squall.analysis.shares import Interval, share_interval
-from squall.analysis.windows import Marks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +34,7 @@ def quantile_interval(latencies: Latencies, units: Sequence[Span], q: float, see
 
     Where the quantile falls on requests that were given up, their time-out is a lower bound and the interval is open.
     """
-    marks = Marks(latencies.times, b"")
-    parts = [latencies.latencies[slice(*marks.cut(start, end))] for start, end in units]
+    parts = [latencies.within(start, end) for start, end in units]
     ordered = sorted(value for part in parts for value in part)
     n = len(ordered)
     if n == 0:

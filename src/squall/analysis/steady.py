@@ -14,17 +14,20 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
+from squall.analysis.columns import Columns
 from squall.analysis.exact import binomial_tail, clopper_pearson
-from squall.analysis.measures import Measure, evidence_moments, measures_of
+from squall.analysis.measures import measures_of
 from squall.analysis.shares import Interval, rule
 from squall.analysis.windows import SECOND
 from squall.probes.samples import Series
 from squall.units import Duration, Ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from squall.analysis.windows import Marks, Timeline
+    from squall.analysis.columns import Marks
+    from squall.analysis.measures import Measure
+    from squall.analysis.windows import Timeline
     from squall.experiment.model import Experiment
     from squall.probes.samples import Sample
 
@@ -34,6 +37,8 @@ SAMPLES_MIN = 3
 """Fewer say nothing."""
 STABLE_NS = 5 * SECOND
 _GRAIN_NS = SECOND // 10
+_BINS_MAX = 1000
+"""Where more than 95 s are allowed for healing the grid is coarser, so that a check has a bound."""
 _DETECT_SAMPLES = 10
 _DETECT_ALPHA = 1e-4
 
@@ -55,8 +60,10 @@ def check_steady_state(experiment: Experiment, series: Mapping[str, Series], tim
     if experiment.baseline == 0:
         return SteadyState(holds=True, detail="not checked: the baseline is 0s")
     held, broken = [], []
-    for measure in measures_of(experiment):
-        bad, total = measure.marks(series.get(measure.series, Series(measure.series))).counts(timeline.before)
+    measures = measures_of(experiment)
+    columns = columns_of(measures, series)
+    for measure in measures:
+        bad, total = measure.marks(columns[measure.series]).counts(timeline.before)
         n, n_bad = sum(total), sum(bad)
         if n < SAMPLES_MIN:
             broken.append(
@@ -69,12 +76,18 @@ def check_steady_state(experiment: Experiment, series: Mapping[str, Series], tim
     return SteadyState(not broken, "; ".join(broken or held or ["nothing is expected"]), tuple(broken))
 
 
+def columns_of(measures: Iterable[Measure], series: Mapping[str, Series]) -> dict[str, Columns]:
+    """The columns of every series that is measured; of one without samples, empty ones."""
+    names = dict.fromkeys(measure.series for measure in measures)
+    return {name: Columns(series.get(name, Series(name))) for name in names}
+
+
 def _share_said(measure: Measure, bad: int, n: int) -> str:
     verb = {"errors": "failed", "latency": "were slower", "gauge": "were outside"}[measure.kind]
     return f"{bad} of {n} {verb} ({bad / n:.2%}; {Ratio(measure.allowed)} is allowed)"
 
 
-def time_to_detect(measures: Sequence[Measure], series: Mapping[str, Series], timeline: Timeline) -> int | None:
+def time_to_detect(measures: Sequence[Measure], columns: Mapping[str, Columns], timeline: Timeline) -> int | None:
     """From the first fault's start to the first moment at which the samples show a breach of the steady state, in ns.
 
     A trailing window of 5 s (at least the last ten samples) shows it when so many bad ones would come by chance in less
@@ -84,15 +97,15 @@ def time_to_detect(measures: Sequence[Measure], series: Mapping[str, Series], ti
     if not timeline.during:
         return None
     start, end = timeline.during[0][0], timeline.fault_end_ns
-    moments = [_first_breach(m, series[m.series], start, end) for m in measures if m.series in series]
+    moments = [_first_breach(m, columns[m.series], start, end) for m in measures]
     return min((moment - start for moment in moments if moment is not None), default=None)
 
 
-def _first_breach(measure: Measure, series: Series, start: int, end: int) -> int | None:
-    shown = evidence_moments(measure, series, start, end)
+def _first_breach(measure: Measure, columns: Columns, start: int, end: int) -> int | None:
+    shown = measure.moments(columns, start, end)
     if not shown:
         return None
-    times = measure.marks(series).times
+    times = measure.marks(columns).times
     begin, allowed = bisect_left(times, start), measure.allowed
     for last, moment in enumerate(shown):
         until = bisect_right(times, moment)
@@ -133,8 +146,9 @@ class HealWatch:
 
     def __init__(self, experiment: Experiment, fault_end_ns: int) -> None:
         self._within_ns, self._end_ns = int(experiment.recovery.within), fault_end_ns
-        bins = math.ceil((self._within_ns + STABLE_NS) / _GRAIN_NS)
-        self._healing = [_Healing(measure, fault_end_ns, bins) for measure in measures_of(experiment)]
+        watched = self._within_ns + STABLE_NS
+        grain = max(_GRAIN_NS, math.ceil(watched / _BINS_MAX))
+        self._healing = [_Healing(m, fault_end_ns, grain, math.ceil(watched / grain)) for m in measures_of(experiment)]
         self._by_series: dict[str, list[_Healing]] = {}
         for healing in self._healing:
             self._by_series.setdefault(healing.measure.series, []).append(healing)
@@ -168,46 +182,41 @@ class HealWatch:
         return Heal("healed", healed_ns, over or told, f"steady again after {Duration(healed_ns)}")
 
     @classmethod
-    def replay(cls, experiment: Experiment, series: Mapping[str, Series], timeline: Timeline) -> HealWatch:
+    def replay(cls, experiment: Experiment, columns: Mapping[str, Columns], timeline: Timeline) -> HealWatch:
         """The watch as it stood at the end of a run, from its samples."""
         watch = cls(experiment, timeline.fault_end_ns)
         for healing in watch._healing:
-            if healing.measure.series in series:
-                healing.fill(healing.measure.marks(series[healing.measure.series]))
+            healing.fill(healing.measure.marks(columns[healing.measure.series]))
         return watch
-
-    def recovered(self, measure: Measure, now_ns: int) -> int | None:
-        """From the fault's end until this one threshold holds again, in ns; None: not seen."""
-        return next((h.since(min(now_ns, self.deadline_ns)) for h in self._healing if h.measure == measure), None)
 
 
 class _Healing:
-    """One measure after the fault's end, counted in bins of 100 ms by intended time."""
+    """One measure after the fault's end, counted in bins of `grain` ns by intended time."""
 
-    def __init__(self, measure: Measure, from_ns: int, bins: int) -> None:
-        self.measure, self._from_ns = measure, from_ns
+    def __init__(self, measure: Measure, from_ns: int, grain: int, bins: int) -> None:
+        self.measure, self._from_ns, self._grain = measure, from_ns, grain
         self._n, self._bad = [0] * bins, [0] * bins
 
     def add(self, sample: Sample) -> None:
-        bad, at = self.measure.is_bad(sample), (sample.time_ns - self._from_ns) // _GRAIN_NS
+        bad, at = self.measure.is_bad(sample), (sample.time_ns - self._from_ns) // self._grain
         if bad is not None and 0 <= at < len(self._n):
             self._n[at] += 1
             self._bad[at] += bad
 
     def fill(self, marks: Marks) -> None:
-        starts = range(self._from_ns, self._from_ns + len(self._n) * _GRAIN_NS, _GRAIN_NS)
-        self._bad, self._n = marks.counts([(at, at + _GRAIN_NS) for at in starts])
+        starts = range(self._from_ns, self._from_ns + len(self._n) * self._grain, self._grain)
+        self._bad, self._n = marks.counts([(at, at + self._grain) for at in starts])
 
     def since(self, now_ns: int, waiting: Sequence[int] = ()) -> int | None:
         """From the fault's end to the first moment from which it holds, in ns; None: not yet."""
         n, bad, last = self._sums(now_ns, waiting)
         for first in range(last):
             # The stable window reaches to where it has its length and its least number of samples.
-            stable = max(first + STABLE_NS // _GRAIN_NS, bisect_left(n, n[first] + SAMPLES_MIN))
+            stable = max(first + math.ceil(STABLE_NS / self._grain), bisect_left(n, n[first] + SAMPLES_MIN))
             if stable > last:
                 return None
             if self._holds(n, bad, first, stable) and self._holds(n, bad, first, last):
-                return first * _GRAIN_NS
+                return first * self._grain
         return None
 
     def can_tell(self, healed_ns: int, now_ns: int) -> bool:
@@ -215,7 +224,7 @@ class _Healing:
         if self.measure.state:
             return True
         n, bad, last = self._sums(now_ns, ())
-        first = min(last, healed_ns // _GRAIN_NS)
+        first = min(last, healed_ns // self._grain)
         count, failed = n[last] - n[first], bad[last] - bad[first]
         if count == 0:
             return False
@@ -223,14 +232,14 @@ class _Healing:
 
     def _sums(self, now_ns: int, waiting: Sequence[int]) -> tuple[list[int], list[int], int]:
         n, bad = self._n, self._bad
-        late = [(at - self._from_ns) // _GRAIN_NS for at in waiting if now_ns - at > self.measure.limit]
+        late = [(at - self._from_ns) // self._grain for at in waiting if now_ns - at > self.measure.limit]
         if late and self.measure.kind == "latency":
             n, bad = n.copy(), bad.copy()
             for at in late:
                 if 0 <= at < len(n):
                     n[at] += 1
                     bad[at] += 1
-        last = min(len(n), max(0, (now_ns - self._from_ns) // _GRAIN_NS))
+        last = min(len(n), max(0, (now_ns - self._from_ns) // self._grain))
         return [0, *accumulate(n)], [0, *accumulate(bad)], last
 
     def _holds(self, n: list[int], bad: list[int], first: int, last: int) -> bool:

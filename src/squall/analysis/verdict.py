@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from squall.analysis.findings import Evidence
-from squall.analysis.measures import measures_of
-from squall.analysis.steady import check_steady_state, time_to_detect
+from squall.analysis.steady import check_steady_state
 from squall.events import VerdictReached
 
 if TYPE_CHECKING:
@@ -60,8 +59,7 @@ def judge(
         return VerdictReached(*_verdict(findings, facts), findings)
     findings = evidence.tolerated() + evidence.steady_again()
     verdict, reason = _verdict(findings, facts)
-    detect = time_to_detect(measures_of(experiment), series, timeline)
-    return VerdictReached(verdict, reason, findings, detect, evidence.recovered_ns)
+    return VerdictReached(verdict, reason, findings, evidence.detected_ns, evidence.recovered_ns)
 
 
 def _verdict(findings: list[Finding], facts: Facts) -> tuple[Verdict, str]:

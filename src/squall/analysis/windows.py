@@ -1,4 +1,4 @@
-"""When: the phases of a run, and columns of samples that can be cut by them.
+"""When: the phases of a run.
 
 A request belongs to the phase in which it was *meant* to be sent: what was sent just before the fault and suffered from
 it is the fault's cost, but a request that waits in the client's queue until the fault is over is the fault's too.
@@ -6,14 +6,13 @@ it is the fault's cost, but a request that waits in the client's queue until the
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["SECOND", "Marks", "Span", "Timeline", "in_seconds", "merged"]
+__all__ = ["SECOND", "Span", "Timeline", "in_seconds", "merged"]
 
 SECOND = 1_000_000_000
 _UNITS_MAX = 20_000
@@ -74,29 +73,3 @@ def in_seconds(spans: Sequence[Span]) -> list[Span]:
     """Spans cut into whole seconds, each counted from its span's start; the last of a span may be shorter."""
     step = SECOND * (1 + sum(end - start for start, end in spans) // (SECOND * _UNITS_MAX))
     return [(at, min(at + step, end)) for start, end in spans for at in range(start, end, step)]
-
-
-class Marks:
-    """A column of good (0) and bad (1) by time, sorted once so that any window is cut by bisection."""
-
-    __slots__ = ("bad", "times")
-
-    def __init__(self, times: Sequence[int], bad: Sequence[int]) -> None:
-        if any(map(int.__gt__, times[:-1], times[1:])):
-            order = sorted(range(len(times)), key=times.__getitem__)
-            times, bad = [times[i] for i in order], [bad[i] for i in order]
-        self.times, self.bad = times, bytes(bad)
-
-    def counts(self, units: Sequence[Span]) -> tuple[list[int], list[int]]:
-        """Bad samples and all samples of each unit."""
-        bad, total = [], []
-        for start, end in units:
-            first, last = self.cut(start, end)
-            bad.append(self.bad.count(1, first, last))
-            total.append(last - first)
-        return bad, total
-
-    def cut(self, start: int, end: int) -> Span:
-        """The first index in the window and the first behind it."""
-        first = bisect_left(self.times, start)
-        return first, bisect_left(self.times, end, lo=first)
