@@ -113,13 +113,12 @@ def decode(data: Mapping[str, Any]) -> Action:
     """Read a step back; JournalError for a kind or arguments that this Squall does not know."""
     cls = ACTIONS.get(data.get("kind", ""))
     if cls is None:
-        raise JournalError(f"the journal holds a step of an unknown kind {data.get('kind')!r}: it was written by a newer Squall")
-    arguments = dict(data["args"])
-    for name, value in arguments.items():
-        arguments[name] = _revive(value)
+        raise JournalError(
+            f"the journal holds a step of an unknown kind {data.get('kind')!r}: it was written by a newer Squall"
+        )
     try:
-        return cls(**arguments)
-    except TypeError as error:
+        return cls(**{name: _revive(value) for name, value in data["args"].items()})
+    except (AttributeError, KeyError, TypeError) as error:
         raise JournalError(f"the journal holds a step {cls.kind!r} that this Squall cannot read: {error}") from error
 
 

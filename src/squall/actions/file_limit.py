@@ -38,37 +38,51 @@ class FileLimit(Action, kind="file-limit", recoverability="guarded"):
 
     def prepare(self) -> FileLimit:  # noqa: D102 - as the base says
         if not self.process.same_program():
-            raise TargetError(f"{self.name} (pid {self.process.pid}) has ended, or become another program, since it was selected")
+            raise TargetError(
+                f"{self.name} (pid {self.process.pid}) has ended, or become another program, since it was selected"
+            )
         try:
             taken = proc.open_descriptors(self.process.pid)
             before, hard = resource.prlimit(self.process.pid, _NOFILE)
         except (PermissionError, ProcessLookupError) as error:
-            raise TargetError(f"the file limit of {self.name} (pid {self.process.pid}) may not be changed: {error.strerror}") from error
+            raise TargetError(
+                f"the file limit of {self.name} (pid {self.process.pid}) may not be changed: {error.strerror}"
+            ) from error
         soft = _limit_that_leaves(taken, self.leave)
         if soft >= before:
-            raise TargetError(f"{self.name} may open {before - len(taken)} more files anyway: leaving {self.leave} would change nothing")
+            raise TargetError(
+                f"{self.name} may open {before - len(taken)} more files anyway: leaving {self.leave} would change nothing"
+            )
         return replace(self, soft=min(soft, hard), before=before)
 
     def do(self) -> tuple[int, ...]:  # noqa: D102
-        self._swap(self.before, self.soft)
+        if not self._swap(self.before, self.soft):
+            raise TargetError(
+                f"the file limit of {self.name} (pid {self.process.pid}) has changed since it was read, or it has ended"
+            )
         return ()
 
     def undo(self) -> None:  # noqa: D102
         if self.soft >= 0:
             self._swap(self.soft, self.before)
 
-    def _swap(self, expected: int, new: int) -> None:
-        fd = proc.open_process(self.process.pid, self.process.start_ticks)  # while it is open the pid cannot be reused unseen
-        if fd is None or not self.process.same_process():
-            return
+    def _swap(self, expected: int, new: int) -> bool:
+        """Set the limit if it is the expected one and the process still itself; whether it was set."""
+        fd = proc.open_process(
+            self.process.pid, self.process.start_ticks
+        )  # while it is open the pid cannot be reused unseen
+        if fd is None:
+            return False
         try:
             soft, hard = resource.prlimit(self.process.pid, _NOFILE)
-            if soft == expected and proc.read_stat(self.process.pid) is not None:
-                resource.prlimit(self.process.pid, _NOFILE, (min(new, hard), hard))
+            if soft != expected or not self.process.same_process():
+                return False
+            resource.prlimit(self.process.pid, _NOFILE, (min(new, hard), hard))
         except ProcessLookupError:
-            return
+            return False
         finally:
             os.close(fd)
+        return True
 
     def verify(self) -> Look:  # noqa: D102
         if not self.process.same_process():

@@ -25,13 +25,14 @@ def free_to_stop(process: ProcessIdentity, name: str) -> None:
     if stat is None or not process.same_program():
         raise TargetError(f"{name} (pid {process.pid}) has ended, or become another program, since it was selected")
     if stat.stopped:
-        raise TargetError(f"{name} (pid {process.pid}) is stopped already, not by this run; let it go on first (kill -CONT {process.pid})")
+        raise TargetError(
+            f"{name} (pid {process.pid}) is stopped already, not by this run; let it go on first (kill -CONT {process.pid})"
+        )
 
 
 def let_go(process: ProcessIdentity) -> None:
-    """Let the process go on, if it is still the same and still stopped."""
-    stat = process.stat()
-    if stat is not None:
+    """Let the process go on, if it is still the same; also where no stop is seen, for one may be on its way."""
+    if process.same_process():
         process.signal(signal.SIGCONT)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from squall.actions.base import Action, Look
 from squall.actions.pause import free_to_stop, let_go, look_at
-from squall.actions.worker import TOKEN, end_workers, spawn, surviving
+from squall.actions.worker import TOKEN, end_workers, spawn, surviving, tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,8 +63,7 @@ class PauseCycle(Action, kind="pause-cycle", recoverability="guarded"):
         """Give the worker another duty cycle."""
         if not isinstance(new, PauseCycle) or not held:
             return False
-        os.write(held[0], json.dumps(asdict(new)).encode() + b"\n")
-        return True
+        return tell(held[0], asdict(new))
 
     def in_force(self) -> bool:
         """Whether the worker still runs."""

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from squall.actions.base import Action, Look
-from squall.actions.worker import TOKEN, end_workers, spawn, surviving
+from squall.actions.worker import TOKEN, end_workers, spawn, surviving, wait_for_end
 
 __all__ = ["ProxyRoute"]
+
+_DRAIN_S = 0.5
+"""How long connections that are still open at a run's end may take; the proxy of a dead owner gives them 10 s."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,13 @@ class ProxyRoute(Action, kind="proxy-route", recoverability="lease"):
     seed: int
 
     def do(self) -> tuple[int, ...]:  # noqa: D102 - as the base says
-        config = {"listen": self.listen, "upstream": self.upstream, "control": self.control, "seed": self.seed}
+        route = {"name": "route", "listen": self.listen, "upstream": self.upstream}
+        config = {"control": self.control, "seed": self.seed, "routes": [route]}
         life_line, _ = spawn("squall.proxy.owned", self.token, [json.dumps(config)], site=True)
         return (life_line,)
 
     def undo(self) -> None:  # noqa: D102
+        wait_for_end(self.token, _DRAIN_S)  # its life line is closed: it lets open connections end
         end_workers(self.token)
         Path(self.control).unlink(missing_ok=True)
 

@@ -25,7 +25,9 @@ class Signal(Action, kind="signal", recoverability="irreversible"):
 
     def prepare(self) -> Signal:  # noqa: D102 - as the base says
         if not self.process.same_program():
-            raise TargetError(f"{self.name} (pid {self.process.pid}) has ended, or become another program, since it was selected")
+            raise TargetError(
+                f"{self.name} (pid {self.process.pid}) has ended, or become another program, since it was selected"
+            )
         return self
 
     def do(self) -> tuple[int, ...]:  # noqa: D102

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -17,14 +18,21 @@ from squall.kernel import launch, proc
 from squall.targets.limits import OWN_MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["Worker", "end_workers", "spawn", "surviving"]
+__all__ = ["HELD_BACK", "Worker", "end_workers", "spawn", "surviving", "tell"]
 
 TOKEN = "SQUALL_WORKER"  # noqa: S105 - the name of a variable, not a secret
 """Every worker carries its token in this variable, so that whoever reads the journal can find it."""
+HELD_BACK = "squall-held"
+"""The name of a worker that takes no more because the machine could not spare it."""
 _READY_S = 10.0
 _END_S = 3.0
+_ROUNDS = 3
+"""A worker that starts processes of its own may start one while it is being ended."""
+
+_children: dict[str, list[int]] = {}
+"""What this process has started, by token: it must reap them, however they ended."""
 
 
 def spawn(module: str, token: str, config: Sequence[str], *, site: bool = False) -> tuple[int, int]:
@@ -32,7 +40,12 @@ def spawn(module: str, token: str, config: Sequence[str], *, site: bool = False)
 
     The worker ends when the life line closes. What it writes instead of "ready" is the reason of an ActionFailed.
     """
-    environment = {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8", OWN_MARK: token.partition("/")[0], TOKEN: token}
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "LANG": "C.UTF-8",
+        OWN_MARK: token.partition("/")[0],
+        TOKEN: token,
+    }
     process = subprocess.Popen(
         launch.command(module, *config, site=site), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, env=environment, start_new_session=True, cwd="/",
@@ -40,15 +53,23 @@ def spawn(module: str, token: str, config: Sequence[str], *, site: bool = False)
     assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
     line = _first_line(process.stdout.fileno())
     process.stdout.close()
-    life_line = os.dup(process.stdin.fileno())
-    os.set_inheritable(life_line, False)
+    life_line = os.dup(process.stdin.fileno())  # not inheritable, as Python's descriptors are
     process.stdin.close()
     process.returncode = 0  # it is reaped by `end_workers`; a Popen would warn that it still runs
+    _children.setdefault(token, []).append(process.pid)
     if line.strip() != "ready":
         os.close(life_line)
         end_workers(token)
-        raise ActionFailed(line.strip() or f"the worker {module} ended before it was ready")
+        raise ActionFailed(_reason(line.strip()) or f"the worker {module} ended before it was ready")
     return life_line, process.pid
+
+
+def _reason(line: str) -> str:
+    """What a worker that could not begin says: a sentence, or an object with its `error`."""
+    if line.startswith("{"):
+        with contextlib.suppress(ValueError):
+            return str(json.loads(line).get("error", line))
+    return line
 
 
 def _first_line(fd: int) -> str:
@@ -64,6 +85,15 @@ def _first_line(fd: int) -> str:
     return data.decode(errors="replace")
 
 
+def tell(life_line: int, config: Mapping[str, Any]) -> bool:
+    """Give a worker a new configuration; False when it has ended."""
+    try:
+        os.write(life_line, json.dumps(config).encode() + b"\n")
+    except BrokenPipeError:
+        return False
+    return True
+
+
 def surviving(token: str) -> list[proc.ProcessStat]:
     """The processes that carry this token, zombies left out."""
     found = []
@@ -75,14 +105,34 @@ def surviving(token: str) -> list[proc.ProcessStat]:
     return found
 
 
-def end_workers(token: str) -> None:
-    """End every process that carries this token and wait until it is gone, a few seconds at most; reap own children."""
-    for stat in surviving(token):
-        with contextlib.suppress(PermissionError):
-            proc.send_signal(stat.pid, stat.start_ticks, 9)
-    deadline = time.monotonic() + _END_S
+def wait_for_end(token: str, seconds: float) -> None:
+    """Give the processes that carry this token so long to end by themselves."""
+    deadline = time.monotonic() + seconds
     for stat in surviving(token):
         proc.wait_gone(stat.pid, stat.start_ticks, max(0.0, deadline - time.monotonic()))
+
+
+def end_workers(token: str) -> None:
+    """End every process that carries this token and wait until it is gone, a few seconds at most; reap own children."""
+    deadline = time.monotonic() + _END_S
+    for _ in range(_ROUNDS):
+        left = surviving(token)
+        for stat in left:
+            with contextlib.suppress(PermissionError):
+                proc.send_signal(stat.pid, stat.start_ticks, signal.SIGKILL)
+        for stat in left:  # not who still carries it now: one that frees its memory has no environment any more
+            proc.wait_gone(stat.pid, stat.start_ticks, max(0.0, deadline - time.monotonic()))
+        if not left:
+            break
+    for pid in _children.pop(token, ()):
+        _reap(pid, deadline)
+
+
+def _reap(pid: int, deadline: float) -> None:
+    """Take in a child of this process that has ended or is about to."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
+            time.sleep(0.001)
 
 
 @dataclass(frozen=True)
@@ -125,15 +175,14 @@ class Worker(Action, kind="worker", recoverability="lease"):
         """Give the worker its new arguments through its life line."""
         if not isinstance(new, Worker) or new.module != self.module or not held:
             return False
-        os.write(held[0], json.dumps(new.config).encode() + b"\n")
-        return True
+        return tell(held[0], new.config)
 
     def in_force(self) -> bool:
         """Whether the worker still runs."""
         return bool(surviving(self.token))
 
     def counters(self) -> dict[str, int]:
-        """Its processes, the CPU time they burnt (ms) and the memory they hold (bytes)."""
+        """Its processes, the CPU time they burnt (ms), the memory and disk they hold (bytes), how many are held back by a spare."""
         ticks = os.sysconf("SC_CLK_TCK")
         page = os.sysconf("SC_PAGE_SIZE")
         left = surviving(self.token)
@@ -141,4 +190,6 @@ class Worker(Action, kind="worker", recoverability="lease"):
             "workers": len(left),
             "cpu_ms": sum((stat.utime + stat.stime) * 1000 // ticks for stat in left),
             "rss_bytes": sum(stat.rss_pages * page for stat in left),
+            "disk_bytes": sum(proc.nameless_bytes(stat.pid) for stat in left),
+            "held_back": sum(stat.comm == HELD_BACK for stat in left),
         }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,9 +27,12 @@ __all__ = [
     "environment_value",
     "executable",
     "listening_inodes",
+    "listening_ports",
+    "nameless_bytes",
     "open_descriptors",
     "open_process",
     "pids",
+    "process_of",
     "read_stat",
     "send_signal",
     "socket_inodes",
@@ -73,11 +78,27 @@ class ProcessStat:
 
 
 def read_stat(pid: int) -> ProcessStat | None:
-    """The process's state, or None when there is no such pid."""
+    """The process's state, or None when there is no such pid.
+
+    A process lives on when only its first thread has ended: then the state of one of the others is its state.
+    """
+    stat = _stat_of(PROC / str(pid) / "stat")
+    if stat is None or stat.state not in "ZXx" or stat.threads < 2:  # noqa: PLR2004 - itself and one that may live
+        return stat
+    with contextlib.suppress(OSError):
+        for thread in _numbers(PROC / str(pid) / "task"):
+            other = _stat_of(PROC / str(pid) / "task" / str(thread) / "stat")
+            if other is not None and other.state not in "ZXx":
+                return replace(stat, state=other.state)
+    return stat
+
+
+def _stat_of(path: Path) -> ProcessStat | None:
     try:
-        text = (PROC / str(pid) / "stat").read_text(errors="replace")
+        text = path.read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
+    pid = int(text[: text.index(" ")])
     comm, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
     # rest[0] is field 3 of proc_pid_stat(5)
     return ProcessStat(
@@ -88,7 +109,11 @@ def read_stat(pid: int) -> ProcessStat | None:
 
 def pids() -> list[int]:
     """Every pid that this process can see, ascending."""
-    return sorted(int(name) for name in os.listdir(PROC) if name.isdecimal())
+    return _numbers(PROC)
+
+
+def _numbers(folder: Path) -> list[int]:
+    return sorted(int(name) for name in os.listdir(folder) if name.isdecimal())  # noqa: PTH208 - whole /proc is read often; pathlib is slow
 
 
 def command_line(pid: int) -> list[str]:
@@ -116,12 +141,35 @@ def environment_value(pid: int, name: str) -> str | None:
     except OSError:
         return None
     prefix = name.encode() + b"="
-    return next((item[len(prefix) :].decode(errors="replace") for item in raw.split(b"\0") if item.startswith(prefix)), None)
+    return next(
+        (item[len(prefix) :].decode(errors="replace") for item in raw.split(b"\0") if item.startswith(prefix)), None
+    )
 
 
 def open_descriptors(pid: int) -> list[int]:
     """The numbers of a process's open descriptors; PermissionError where they may not be seen."""
-    return sorted(int(name) for name in os.listdir(PROC / str(pid) / "fd"))
+    return _numbers(PROC / str(pid) / "fd")
+
+
+def process_of(thread: int) -> int | None:
+    """The pid of the process that a thread's number belongs to (a process's own number is its first thread's)."""
+    try:
+        rows = (PROC / str(thread) / "status").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((int(row[5:]) for row in rows if row.startswith("Tgid:")), None)
+
+
+def nameless_bytes(pid: int) -> int:
+    """The disk space of open files that have no name any more; 0 where a process's files may not be seen."""
+    found = 0
+    with contextlib.suppress(OSError):
+        for number in open_descriptors(pid):
+            with contextlib.suppress(OSError):
+                info = (PROC / str(pid) / "fd" / str(number)).stat()
+                if S_ISREG(info.st_mode) and info.st_nlink == 0:
+                    found += info.st_blocks * 512
+    return found
 
 
 def children_of(pid: int) -> list[int]:
@@ -161,14 +209,22 @@ def _all_stats() -> Iterator[ProcessStat]:
 
 def listening_inodes(port: int) -> set[int]:
     """The socket inodes that listen on a TCP port in this network namespace, IPv4 and IPv6."""
-    found = set()
+    return {inode for listening, inode in _listening() if listening == port}
+
+
+def listening_ports(pid: int) -> list[int]:
+    """The TCP ports of this network namespace on which a process listens, ascending; empty where that may not be seen."""
+    inodes = socket_inodes(pid)
+    return sorted({port for port, inode in _listening() if inode in inodes})
+
+
+def _listening() -> Iterator[tuple[int, int]]:
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
             for line in (PROC / "self/net" / table).read_text().splitlines()[1:]:
                 fields = line.split()
-                if fields[3] == _TCP_LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                    found.add(int(fields[9]))
-    return found
+                if fields[3] == _TCP_LISTEN:
+                    yield int(fields[1].rpartition(":")[2], 16), int(fields[9])
 
 
 def socket_inodes(pid: int) -> set[int]:
@@ -176,9 +232,9 @@ def socket_inodes(pid: int) -> set[int]:
     found = set()
     folder = PROC / str(pid) / "fd"
     with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
+        for number in _numbers(folder):
             with contextlib.suppress(OSError):
-                link = os.readlink(folder / name)
+                link = os.readlink(f"{folder}/{number}")  # noqa: PTH115 - thousands of these; pathlib is three times slower
                 if link.startswith("socket:["):
                     found.add(int(link[8:-1]))
     return found
@@ -193,6 +249,10 @@ def open_process(pid: int, start_ticks: int) -> int | None:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
         return None
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):  # a thread's number, not a process's
+            return None
+        raise
     stat = read_stat(pid)
     if stat is None or stat.gone or stat.start_ticks != start_ticks:
         os.close(fd)

@@ -34,7 +34,9 @@ class CgroupTarget:
 
     def alive(self) -> bool:
         """Whether the same group is still there."""
-        return all(_identity(folder) == identity for folder, identity in zip(self.folders, self.identities, strict=True))
+        return all(
+            _identity(folder) == identity for folder, identity in zip(self.folders, self.identities, strict=True)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As events and reports hold it."""
@@ -55,7 +57,10 @@ def find_cgroup(path: str) -> CgroupTarget:
     if not trees:
         raise TargetError("there is no cgroup file system on this machine")
     clean = os.path.normpath(path)
-    mount = next((t for t in sorted(trees, key=lambda t: -len(t.mount)) if (clean + "/").startswith(t.mount.rstrip("/") + "/")), None)
+    mount = next(
+        (t for t in sorted(trees, key=lambda t: -len(t.mount)) if (clean + "/").startswith(t.mount.rstrip("/") + "/")),
+        None,
+    )
     if mount is not None:
         name, places = os.path.relpath(clean, mount.mount), [mount]
     elif clean.startswith("/sys/fs/cgroup/"):
@@ -69,4 +74,6 @@ def find_cgroup(path: str) -> CgroupTarget:
     found = [str(Path(tree.mount) / name) for tree in places if (Path(tree.mount) / name / "cgroup.procs").is_file()]
     if not found:
         raise TargetError(f"there is no cgroup {path}; looked below {', '.join(t.mount for t in places)}")
-    return CgroupTarget("/" + name, tuple(found), tuple(identity for folder in found if (identity := _identity(folder))))
+    return CgroupTarget(
+        "/" + name, tuple(found), tuple(identity for folder in found if (identity := _identity(folder)))
+    )

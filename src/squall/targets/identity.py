@@ -70,7 +70,9 @@ class ProcessIdentity:
 
     def same_program(self) -> bool:
         """Whether it still runs and has not become another program by exec."""
-        return self.same_process() and (self.exe_inode == 0 or proc.executable(self.pid) == (self.exe_device, self.exe_inode))
+        return self.same_process() and (
+            self.exe_inode == 0 or proc.executable(self.pid) == (self.exe_device, self.exe_inode)
+        )
 
     def signal(self, number: int) -> bool:
         """Send it a signal; False when it is gone; TargetError where that is not permitted."""
@@ -79,4 +81,6 @@ class ProcessIdentity:
         try:
             return proc.send_signal(self.pid, self.start_ticks, number)
         except PermissionError as error:
-            raise TargetError(f"not permitted to signal process {self.pid}: it belongs to another user; run as that user or as root") from error
+            raise TargetError(
+                f"not permitted to signal process {self.pid}: it belongs to another user; run as that user or as root"
+            ) from error

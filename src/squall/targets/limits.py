@@ -16,7 +16,21 @@ __all__ = ["Protected", "protection"]
 OWN_MARK = "SQUALL_RUN"
 """Every process that Squall starts carries this variable; its value is the run's id."""
 _WAY_IN = {"sshd", "sshd-session", "systemd-logind", "dropbear", "getty", "agetty", "login"}
-_SCREEN = {"Xorg", "X", "Xwayland", "Xvfb", "gnome-shell", "kwin_wayland", "kwin_x11", "weston", "sway", "mutter", "gdm", "sddm", "lightdm"}
+_SCREEN = {
+    "Xorg",
+    "X",
+    "Xwayland",
+    "Xvfb",
+    "gnome-shell",
+    "kwin_wayland",
+    "kwin_x11",
+    "weston",
+    "sway",
+    "mutter",
+    "gdm",
+    "sddm",
+    "lightdm",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +46,7 @@ class Protected:
         InputError for a file that cannot be read: what was meant to be protected must not be guessed.
         """
         named = os.environ.get("SQUALL_CONFIG")
-        home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+        home = os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()
         paths = [Path(named)] if named else [Path("/etc/squall/config.toml"), Path(home) / "squall/config.toml"]
         commands: set[str] = set()
         for path in paths:
@@ -54,7 +68,11 @@ def protection(target: ProcessTarget, protected: Protected) -> str | None:
     for identity in target.all:
         reason = _reason(identity.pid, own, protected)
         if reason is not None:
-            return f"{target.label}: {reason}" if identity == target.identity else f"{target.label}: pid {identity.pid} below it {reason}"
+            return (
+                f"{target.label}: {reason}"
+                if identity == target.identity
+                else f"{target.label}: pid {identity.pid} below it {reason}"
+            )
     return None
 
 
@@ -69,7 +87,9 @@ def _reason(pid: int, own: set[int], protected: Protected) -> str | None:
         return "is a thread of the kernel"
     if "squall" in names or proc.environment_value(pid, OWN_MARK) is not None:
         return "is a part of Squall"
-    for group, why in ((_WAY_IN, "is a way into this machine"), (_SCREEN, "is the display server"), (protected.commands, "is protected by the configuration")):
-        if names & group:
-            return why
-    return None
+    groups = (
+        (_WAY_IN, "is a way into this machine"),
+        (_SCREEN, "is the display server"),
+        (protected.commands, "is protected by the configuration"),
+    )
+    return next((why for group, why in groups if names & group), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -14,13 +13,16 @@ from squall.targets.identity import ProcessIdentity
 __all__ = ["ProcessTarget", "command_names", "find_processes"]
 
 _INTERPRETER = re.compile(r"(python|pypy|node|ruby|perl|bash|dash|sh|java)[0-9.]*")
+_KINDS = {"pypy": "python", "bash": "sh", "dash": "sh"}
+"""Interpreters that take the options of another."""
 _TAKES_A_VALUE = {
-    "python": {"-X", "-W"}, "pypy": {"-X", "-W"}, "node": {"-r", "--require", "--import", "--loader"},
-    "ruby": {"-I", "-r", "-E"}, "perl": {"-I"}, "java": {"-cp", "-classpath", "--class-path", "-p", "--module-path"},
+    "python": {"-X", "-W", "--check-hash-based-pycs"}, "sh": {"-o", "-O", "+o", "+O", "--rcfile", "--init-file"},
+    "node": {"-r", "--require", "--import", "--loader"}, "ruby": {"-I", "-r", "-E"}, "perl": {"-I"},
+    "java": {"-cp", "-classpath", "--class-path", "-p", "--module-path", "--add-opens", "--add-modules"},
 }  # fmt: skip
-"""Options of each interpreter whose next word is not the script."""
-_RUNS_TEXT = {"-c", "-e", "--eval"}
-"""After these comes code, not the name of a script."""
+"""Options whose next word is not the script."""
+_TEXT_LETTER = {"python": "c", "sh": "c", "perl": "eE", "ruby": "e", "node": "ep"}
+"""After an option that ends with one of these comes code, not the name of a script."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +74,38 @@ class ProcessTarget:
 
 def command_names(argv: list[str]) -> set[str]:
     """The names that `command` matches: argv[0]'s base name, and for an interpreter its script's or module's."""
-    if not argv:
-        return set()
-    program = os.path.basename(argv[0])
-    names, interpreter = {program}, _INTERPRETER.fullmatch(program)
+    return set(_names(argv)) - {""}
+
+
+def _names(argv: list[str]) -> tuple[str, str]:
+    """The base names of the program and of the script that it interprets, "" for none."""
+    program = _base(argv[0]) if argv else ""
+    interpreter = _INTERPRETER.fullmatch(program)
     if interpreter is None:
-        return names - {""}
-    takes_a_value, rest = _TAKES_A_VALUE.get(interpreter[1], set()), iter(argv[1:])
+        return program, ""
+    kind, rest = _KINDS.get(interpreter[1], interpreter[1]), iter(argv[1:])
     for word in rest:
-        if word in _RUNS_TEXT:
+        if _runs_text(kind, word):
             break
-        if word in ("-m", "-jar"):
-            names.add(os.path.basename(next(rest, "")))
-            break
-        if word in takes_a_value:
+        if word in ("-m", "-jar") or (kind == "python" and re.fullmatch(r"-[a-zA-VYZ]+m", word)):
+            return program, _base(next(rest, ""))
+        if word in _TAKES_A_VALUE.get(kind, ()):
             next(rest, None)
-        elif not word.startswith("-"):
-            names.add(os.path.basename(word))
-            break
-    return names - {""}
+        elif not word.startswith(("-", "+")):
+            return program, _base(word)
+    return program, ""
+
+
+def _runs_text(kind: str, word: str) -> bool:
+    """Whether code follows this option and not the name of a script: -c, and letters bundled with it as in `bash -lc`."""
+    letter = _TEXT_LETTER.get(kind)
+    return word in ("--eval", "--print") or (
+        letter is not None and re.fullmatch(rf"-[a-zA-VYZ]*[{letter}]", word) is not None
+    )
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def find_processes(
@@ -102,12 +117,18 @@ def find_processes(
     listened on in this network namespace; `unit` a systemd unit, found by its cgroup. Zombies never match.
     """
     if pid is not None:
+        owner = proc.process_of(pid)
+        if owner not in (None, pid):
+            raise TargetError(f"{pid} is a thread of process {owner}: name the process")
         found, what = [pid], f"pid {pid}"
     elif command is not None:
         found, what = [p for p in proc.pids() if command in command_names(proc.command_line(p))], f"command {command!r}"
     elif port is not None:
         inodes = proc.listening_inodes(port)
-        found, what = [p for p in proc.pids() if inodes & proc.socket_inodes(p)] if inodes else [], f"listening port {port}"
+        found, what = (
+            [p for p in proc.pids() if inodes & proc.socket_inodes(p)] if inodes else [],
+            f"listening port {port}",
+        )
     elif unit is not None:
         name = unit if "." in unit else f"{unit}.service"
         found = [p for p in proc.pids() if any(name in path.split("/") for path in cgroups.of_process(p).values())]
@@ -126,15 +147,15 @@ def _target(pid: int) -> ProcessTarget | None:
     except TargetError:
         return None
     argv, stat = proc.command_line(pid), proc.read_stat(pid)
-    names = command_names(argv)
-    shown = next(iter(names - {os.path.basename(argv[0])}), None) if argv else None
+    program, script = _names(argv)
     comm = stat.comm if stat is not None else str(pid)
-    return ProcessTarget(identity, shown or (os.path.basename(argv[0]) if argv else "") or comm)
+    return ProcessTarget(identity, script or program or comm)
 
 
 def _hint(command: str | None, port: int | None) -> str:
     if command is not None:
-        near = sorted({n for p in proc.pids() for n in command_names(proc.command_line(p)) if command.lower() in n.lower() and n != command})
+        there = {name for pid in proc.pids() for name in command_names(proc.command_line(pid))} - {command}
+        near = sorted(name for name in there if command.lower() in name.lower())
         if near:
             return f"; there is {', '.join(near[:5])} (the name must be exact)"
         return "; the name is the base name of argv[0], or of an interpreter's script or module"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from squall.errors import TargetError
 
@@ -19,7 +19,9 @@ Mode = Literal["one", "all", "fixed", "fixed-percent", "random-max-percent"]
 T = TypeVar("T", bound="Target")
 
 
-def pick(matches: Sequence[T], mode: Mode | None, value: float | None, *, seed: str, most: int | None = None) -> list[T]:
+def pick(
+    matches: Sequence[T], mode: Mode | None, value: float | None, *, seed: str, most: int | None = None
+) -> list[T]:
     """Some of the matches, in the order they came.
 
     `value` is a count for `fixed`, a share 0..1 for the percent modes (`fixed-percent` rounds down but hits at least
@@ -30,7 +32,8 @@ def pick(matches: Sequence[T], mode: Mode | None, value: float | None, *, seed: 
     if mode is None:
         if len(matches) > 1:
             listed = ", ".join(one.label for one in matches[:5]) + (", ..." if len(matches) > 5 else "")  # noqa: PLR2004
-            raise TargetError(f"{len(matches)} match ({listed}): say which, or give a mode (one, all, fixed, fixed-percent, random-max-percent)")
+            modes = ", ".join(get_args(Mode))
+            raise TargetError(f"{len(matches)} match ({listed}): say which, or give a mode ({modes})")
         count = len(matches)
     elif mode == "all":
         count = len(matches)

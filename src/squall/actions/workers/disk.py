@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from squall.actions.worker import HELD_BACK
 from squall.actions.workers.lifeline import Lifeline, Refused, enter, megabytes, run, show
 from squall.kernel.memory import machine_memory
 
@@ -101,7 +102,7 @@ def _keep(line: Lifeline, site: _Site, config: Config, wanted: int) -> Config:
     while True:
         step = min(wanted - _size(site.taken), _STEP)
         grown = step > 0 and _spare_after(config, site.folder, step) >= 0 and _grow(site.taken, step)
-        show("squall-disk-hel" if step > 0 and not grown else "squall-disk")
+        show(HELD_BACK if step > 0 and not grown else "squall-disk")
         pause = 0 if grown and step == _STEP else _TICK_S
         if config.write_bytes_per_s is not None:
             room = _spare_after(config, site.folder, 0) + _size(site.ring)

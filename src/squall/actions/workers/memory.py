@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from squall.actions.worker import HELD_BACK
 from squall.actions.workers.lifeline import Lifeline, Refused, enter, megabytes, run, show
 from squall.kernel.memory import machine_memory
 
@@ -74,7 +75,7 @@ def _keep(line: Lifeline, hoard: _Hoard, config: Config) -> Config:
         elif step >= mmap.PAGESIZE:
             hoard.grow(step)
         held_back = room < _STEP and hoard.held < wanted - mmap.PAGESIZE
-        show("squall-mem-held" if held_back else "squall-memory")
+        show(HELD_BACK if held_back else "squall-memory")
         new = line.wait(0 if step == _STEP else _TICK_S)
         if new is not None:
             return Config(**new)
