@@ -58,7 +58,7 @@ def test_wrong_values_say_what_is_allowed() -> None:
         "pets:\n  - {kind: cat, lives: 10}\n  - {kind: dgo}\n  - {nap: 3}\n  - {kind: dog, nap: 2h}\n  - {kind: dog}\n"
         "steadyState: wlid\nowner: cat\n"
     ) == [
-        "h.yaml:2:24: pets[0].lives: 10: should be less than or equal to 9",
+        "h.yaml:2:24: pets[0].lives: 10: must be at most 9",
         "h.yaml:3:12: pets[1].kind: 'dgo' is not allowed here; did you mean 'dog'? (allowed: cat, dog)",
         "h.yaml:4:5: pets[2].kind: is missing: it says which kind this is",
         "h.yaml:5:22: pets[3].nap: '2h' is out of range: 1s to 1h is allowed",
@@ -71,13 +71,13 @@ def test_wrong_values_say_what_is_allowed() -> None:
 def test_keys_of_mappings_and_members_of_unions_have_their_places() -> None:
     assert said("pets: []\nrooms:\n  bath: {kind: cat, lvies: 2}\nnames: {long-name: x}\n") == [
         "h.yaml:3:21: rooms.bath.lvies: is not known here; did you mean 'lives'? (allowed: kind, lives)",
-        "h.yaml:4:9: names.long-name: 'long-name': String should have at most 3 characters",
+        "h.yaml:4:9: names.long-name: 'long-name': is too long: at most 3 characters are allowed",
     ]
 
 
 def test_a_missing_part_and_a_wrong_root_are_said_at_the_root() -> None:
     assert said("owner: me\n") == ["h.yaml:1:1: pets: is missing"]
-    assert said("- 1\n")[0].startswith("h.yaml:1:1: document: a list: should be a valid dictionary")
+    assert said("- 1\n")[0].startswith("h.yaml:1:1: document: a list: must be a mapping")
 
 
 def test_problems_below_a_path_carry_that_path() -> None:

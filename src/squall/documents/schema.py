@@ -76,8 +76,44 @@ def problem_from_details(
         return document.problem((*path, tag_field), "is missing: it says which kind this is")
     if kind in {"value_error", "assertion_error"}:
         return document.problem(path, str(context.get("error", details["msg"])), key=is_key)
-    message = details["msg"].removeprefix("Input ")
-    return document.problem(path, f"{_shown(details['input'])}: {message}", key=is_key)
+    shown, form = _shown(details["input"]), ""
+    if kind == "string_pattern_mismatch":
+        form = _described(models, path[-1] if path else "") or str(context.get("pattern"))
+    what = _WORDS.get(kind, ": " + details["msg"].removeprefix("Input ")).format_map(context)
+    return document.problem(path, shown + what, allowed=form, key=is_key)
+
+
+_WORDS = {
+    "int_type": ": must be a whole number",
+    "int_from_float": ": must be a whole number",
+    "float_type": ": must be a number",
+    "bool_type": ": must be true or false",
+    "string_type": ": must be text: put it in quotes",
+    "dict_type": ": must be a mapping",
+    "model_type": ": must be a mapping",
+    "model_attributes_type": ": must be a mapping",
+    "list_type": ": must be a list",
+    "tuple_type": ": must be a list",
+    "greater_than": ": must be more than {gt}",
+    "greater_than_equal": ": must be at least {ge}",
+    "less_than": ": must be less than {lt}",
+    "less_than_equal": ": must be at most {le}",
+    "string_too_short": ": is too short: at least {min_length} characters are needed",
+    "string_too_long": ": is too long: at most {max_length} characters are allowed",
+    "too_short": ": at least {min_length} are needed",
+    "too_long": ": at most {max_length} are allowed",
+    "string_pattern_mismatch": " does not have the right form",
+}
+"""Pydantic's kinds of error in a document's terms; its own words where a kind is not listed."""
+
+
+def _described(models: list[type[BaseModel]], key: str | int) -> str:
+    """What the field of this key says of itself, in its first line."""
+    for each in models:
+        for name, info in each.model_fields.items():
+            if key in (name, info.alias) and info.description:
+                return info.description.split("\n")[0].rstrip(".")
+    return ""
 
 
 def _resolve(

@@ -24,7 +24,7 @@ from squall.experiment.model import (
     Tolerate,
     completed,
 )
-from squall.faults import FAULTS, Fault
+from squall.faults import FAULTS, Fault, fault_types
 from squall.units import Duration
 
 if TYPE_CHECKING:
@@ -174,7 +174,9 @@ def _placed(details: ErrorDetails, document: Document) -> Problem:
         problem = problem_from_details(below, document, model, at, also=("type", *STEP_KEYS))  # type: ignore[arg-type]
     else:
         problem = problem_from_details(details, document, Experiment, ("spec",))
-    return _later(problem) if details["type"] == "extra_forbidden" else _targetless(problem, details)
+    if details["type"] == "extra_forbidden":
+        return _later(problem)
+    return _missing(problem) if details["type"] == "missing" else problem
 
 
 def _later(problem: Problem) -> Problem:
@@ -185,10 +187,13 @@ def _later(problem: Problem) -> Problem:
     return problem
 
 
-def _targetless(problem: Problem, details: ErrorDetails) -> Problem:
-    if details["type"] == "missing" and problem.path[-1] == "targets":
+def _missing(problem: Problem) -> Problem:
+    """What is missing, where there is more to say about it."""
+    if problem.path[-1] == "targets":
         what = "is missing: give `spec.targets`, or the fault its own; with no selector nothing is selected"
         return Problem(problem.place, problem.path, what)
+    if problem.path[-1] == "type":
+        return Problem(problem.place, problem.path, "is missing: it says what goes wrong", ", ".join(fault_types()))
     return problem
 
 

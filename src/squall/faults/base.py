@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-
 from squall.errors import InputError
 from squall.faults.frozen import FrozenModel
 
@@ -36,9 +35,13 @@ class Fault(FrozenModel):
     reversible: ClassVar[bool] = True
     """False: what it does cannot be taken back (a kill); the system's own recovery is what is watched."""
 
-    @classmethod
     def __init_subclass__(
-        cls, *, type: str = "", targets: tuple[TargetKind, ...] = (), reversible: bool = True, **kwargs: Any
+        cls,
+        *,
+        type: str = "",  # noqa: A002 - it is the tag's name in a document too
+        targets: tuple[TargetKind, ...] = (),
+        reversible: bool = True,
+        **kwargs: Any,
     ) -> None:
         super().__init_subclass__(**kwargs)
         if not type:  # a shared base of a family, not a fault

@@ -21,7 +21,7 @@ class HttpFault(Fault):
     """Which requests are hit: all conditions that are given must hold."""
 
     method: Annotated[str, Field(pattern=r"^[A-Za-z]+$")] | None = None
-    """The request's method, in any case."""
+    """The request's method: letters, in any case."""
     path: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
     """The request's path without its query; `*` stands for any characters ("/orders/*")."""
     headers: Headers = FrozenDict()
@@ -72,7 +72,7 @@ class Replace(_Rewrite, type="http.replace", targets=("route",)):
     status: Status | None = None
     """The response's new status."""
     new_path: Annotated[str, Field(pattern=r"^/[!-~]*$", max_length=2048)] | None = None
-    """The request's new path and query."""
+    """The request's new path and query, beginning with `/`."""
     body: Annotated[str, Field(max_length=1_048_576)] | None = None
     """The whole new body, as UTF-8."""
     set_headers: Headers | None = None

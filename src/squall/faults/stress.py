@@ -57,7 +57,7 @@ class Disk(Fault, type="stress.disk", targets=("process", "cgroup")):
     """A worker fills a folder's file system, or keeps its disk busy, with a nameless file that vanishes with the worker."""
 
     path: Annotated[str, Field(pattern=r"^/", max_length=4096)]
-    """The folder to fill or to write in; the file has no name in it."""
+    """The folder to fill or to write in, as an absolute path; the file has no name in it."""
     fill: Annotated[Size, Within("1MiB", "16TiB")] | None = None
     """Take this much space."""
     fill_percent: Annotated[Ratio, Within("1%", "100%")] | None = None

@@ -16,7 +16,7 @@ class Secret(FrozenModel):
     """A value that is never written in a document or a report: only where to find it."""
 
     env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    """The environment variable that holds it."""
+    """The environment variable that holds it: letters, digits and `_`, no digit first."""
     file: str | None = None
     """The file that holds it; one line end at its end is dropped."""
     prefix: str = ""
@@ -36,7 +36,7 @@ def _text_or_secret(value: object) -> str:
 HeaderValue = Annotated[Annotated[str, Tag("str")] | Annotated[Secret, Tag("Secret")], Discriminator(_text_or_secret)]
 Headers = FrozenMapping[Annotated[str, Field(min_length=1, max_length=256)], HeaderValue]
 
-Status = Annotated[str, Field(pattern=r"^[1-5](?:\d\d|xx)$")]
+Status = Annotated[str, Field(pattern=r"^[1-5](?:[0-9][0-9]|xx)$")]
 
 
 class HttpRequest(FrozenModel):
@@ -81,17 +81,17 @@ class PrometheusQuery(FrozenModel):
     headers: Headers = FrozenDict()
 
 
-TcpAddress = Annotated[str, Field(pattern=r"^(?:\[[0-9A-Fa-f:.%]+\]|[^:\s\[\]]+):\d{1,5}$")]
-"""`host:port`, `[v6]:port`; success is a connection that opens."""
+TcpAddress = Annotated[str, Field(pattern=r"^(?:\[[0-9A-Fa-f:.%]+\]|[^:\s\[\]]+):[0-9]{1,5}$")]
 
 
 class Probe(FrozenModel):
     """One thing that is sampled: exactly one of http, tcp, process, command, prometheus."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-    """Its series in the run."""
+    """Its series in the run: at most 63 letters, digits, `_`, `.` and `-`, a letter or digit first."""
     http: HttpRequest | None = None
     tcp: TcpAddress | None = None
+    """`host:port` or `[v6]:port`; success is a connection that opens."""
     process: ProcessQuery | None = None
     command: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
     """Shell words (no shell); exit status 0 is success, the duration is the latency."""
