@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from squall.probes.wire import HEAD_MOST, Answer, Malformed
@@ -126,6 +126,7 @@ ANYTHING = st.one_of(
 )
 
 
+@settings(max_examples=500)
 @given(data=ANYTHING, cuts=st.lists(st.integers(0, 10_000), max_size=12), head=st.booleans())
 @example(data=b"HTTP/1.1 200 OK\n\r\n", cuts=[16, 17], head=False)
 def test_torn_anywhere_it_is_the_same_answer_or_the_same_refusal(data: bytes, cuts: list[int], head: bool) -> None:  # noqa: FBT001 - drawn

@@ -57,6 +57,11 @@ class CommandProbe:
         """Its one series of requests."""
         return (self._name,)
 
+    @property
+    def worker_pid(self) -> int | None:
+        """The process that runs the program, while there is one."""
+        return self._worker.pid if self._worker is not None else None
+
     async def sample(self) -> list[Sample]:
         """One run."""
         asked_ns = time.monotonic_ns()

@@ -46,7 +46,7 @@ class Call:
 class Answer:
     """Reads one answer, in pieces of any size; `done` once it is whole, then `status` and `reusable` hold."""
 
-    __slots__ = ("_body_most", "_buffer", "_head", "_interim", "_left", "_state", "body", "done", "reusable", "status")
+    __slots__ = ("_body_most", "_buffer", "_head", "_interim", "_left", "_searched", "_state", "body", "done", "reusable", "status")
 
     def __init__(self, *, head: bool = False, body_most: int = 0) -> None:
         self._head, self._body_most = head, body_most
@@ -58,7 +58,7 @@ class Answer:
         self._buffer = b""
         self._state = "head"
         self._left = 0
-        self._interim = 0
+        self._interim = self._searched = 0
         self.body.clear()
         self.status = 0
         self.done = False
@@ -105,7 +105,8 @@ class Answer:
         return self._read_trailer_line()
 
     def _read_head(self) -> bool:
-        found = _HEAD_END.search(self._buffer)
+        found = _HEAD_END.search(self._buffer, self._searched)
+        self._searched = max(len(self._buffer) - 3, 0)  # the end may have begun: "\r\n\r"
         if found is None or found.end() > HEAD_MOST:
             if len(self._buffer) > HEAD_MOST:
                 raise Malformed(f"headers longer than {HEAD_MOST} bytes")
@@ -113,6 +114,7 @@ class Answer:
                 raise Malformed("not an HTTP/1.1 answer")
             return False
         head, self._buffer = self._buffer[: found.start()], self._buffer[found.end() :]
+        self._searched = 0
         line = _STATUS_LINE.match(head)
         if line is None:
             raise Malformed("not an HTTP/1.1 answer")
