@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reference_pages.schema import prose
-from squall.cli import app
+from squall.cli.app import squall_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,13 +42,13 @@ def _section(command: click.Command, context: click.Context) -> str:
 
 def pages() -> dict[str, str]:
     """`commands.md`."""
-    root = click.Context(app, info_name="squall")
+    root = click.Context(squall_command, info_name="squall")
     parts = [
         "# Commands",
         (
             "`--json` prints one JSON document on stdout; progress goes to stderr. What a command's end means is in "
             "[Exit statuses](../exit-statuses.md)."
         ),
-        *(_section(command, context) for command, context in _tree(app, root)),
+        *(_section(command, context) for command, context in _tree(squall_command, root)),
     ]
     return {"commands.md": "\n\n".join(parts) + "\n"}
