@@ -20,7 +20,7 @@ from squall.targets.limits import OWN_MARK
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["HELD_BACK", "Worker", "end_workers", "spawn", "surviving", "tell"]
+__all__ = ["HELD_BACK", "Worker", "end_workers", "spawn", "surviving", "tell", "wait_for_end"]
 
 TOKEN = "SQUALL_WORKER"  # noqa: S105 - the name of a variable, not a secret
 """Every worker carries its token in this variable, so that whoever reads the journal can find it."""

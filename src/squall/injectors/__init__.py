@@ -7,6 +7,7 @@ mechanism, write a class with `capable` and `plan` and name it in `INJECTORS` be
 from squall.injectors.base import Capability, Host, Injector, Plan, Refusal, Site
 from squall.injectors.chooser import Choice, Chooser
 from squall.injectors.pause import PauseInjector
+from squall.injectors.proxy import ProxyInjector
 from squall.injectors.signals import SignalInjector
 
 __all__ = ["INJECTORS", "Capability", "Choice", "Chooser", "Host", "Injector", "Plan", "Refusal", "Site"]
@@ -14,5 +15,6 @@ __all__ = ["INJECTORS", "Capability", "Choice", "Chooser", "Host", "Injector", "
 INJECTORS: tuple[Injector, ...] = (
     SignalInjector(),
     PauseInjector(),
+    ProxyInjector(),
 )
 """Every mechanism that there is; the chooser decides between those that can make the same fault real."""

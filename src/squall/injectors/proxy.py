@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from squall.actions import Action, ProxyRoute, RouteDown, Toxic
 from squall.faults.http import HttpFault
-from squall.faults.tcp import Down
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site
-from squall.proxy.from_fault import toxic_of
+from squall.proxy.from_fault import accuracy_of, toxic_of
 from squall.targets import RouteTarget
 
 if TYPE_CHECKING:
@@ -42,20 +41,18 @@ class ProxyInjector:
         name = re.sub(r"[^A-Za-z0-9.]+", "-", target.listen).strip("-")
         control = str(site.folder / f"proxy-{name}.sock")
         route = ProxyRoute(f"{site.run}/proxy-{name}", target.listen, target.upstream, control, site.seed)
+        toxic = toxic_of(fault)
         action: Action
-        if isinstance(fault, Down):
+        if toxic is None:
             action = RouteDown(control, target.label)
         else:
-            toxic = toxic_of(fault)
-            action = Toxic(
-                control, target.label, site.fault, toxic.type, toxic.stream, toxic.toxicity, toxic.attributes
-            )
+            action = Toxic(control, target.label, site.fault, toxic.type, toxic.stream, toxic.toxicity, toxic.attributes)
         tls = (
             ("TLS streams pass unharmed and are counted: they are not HTTP to the proxy",)
             if isinstance(fault, HttpFault)
             else ()
         )
         return Plan(
-            self.mechanism, (action,), accuracy="delays: median error about 0.2 ms, never early", setup=(route,),
+            self.mechanism, (action,), accuracy=accuracy_of(fault), setup=(route,),
             accuracy_ns=200_000, cost=1, not_covered=(f"clients that connect to {target.upstream} without the route", *tls),
         )  # fmt: skip

@@ -1,0 +1,159 @@
+"""What `run`, `inject` and `demo` share: execute one experiment with progress, signals and reports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from squall.cli.printing import print_json
+from squall.injectors import INJECTORS, Chooser, Host
+from squall.recovery.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from squall.engine import Outcome, PlannedFault
+    from squall.engine.log import Listener
+    from squall.experiment.model import Experiment
+
+__all__ = ["execute", "finish", "show_plan"]
+
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+def execute(
+    experiment: Experiment, *, state: State | None = None, quiet: bool = False, listeners: Sequence[Listener] = ()
+) -> Outcome:
+    """Run it with live progress on stderr. Ctrl-C recovers and reports; a second one changes nothing."""
+    from squall.cli.progress import Progress
+    from squall.engine import Run
+
+    async def main() -> Outcome:
+        run = Run(experiment, state=state or State.default(), chooser=Chooser(INJECTORS, Host.look()), listeners=heard)
+        if progress is not None:
+            progress.follow(run)
+        loop = asyncio.get_running_loop()
+
+        def asked(number: signal.Signals) -> None:
+            if progress is not None:
+                progress.say(
+                    f"{number.name}: recovering; the report follows" if not interrupted else "still recovering"
+                )
+            interrupted.append(number)
+            run.interrupt(number.name)
+
+        interrupted: list[signal.Signals] = []
+        for number in _ENDING_SIGNALS:
+            loop.add_signal_handler(number, asked, number)
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # a stopped engine is ended by its guardian
+        return await run.execute()
+
+    progress = None if quiet else Progress()
+    heard = [*listeners, *([progress.hear] if progress is not None else [])]
+    with progress or contextlib.nullcontext():
+        return asyncio.run(main())
+
+
+def finish(outcome: Outcome, *, as_json: bool, formats: Sequence[str] = ("html",), into: Path | None = None) -> None:
+    """Write the reports, print the result and exit with its status."""
+    from squall.reports.loading import load_run
+
+    paths: dict[str, Any] = {}
+    try:
+        from squall.reports.writing import write_reports
+
+        paths = {str(kind): path for kind, path in write_reports(outcome.run.path, formats, into=into).items()}  # type: ignore[arg-type]
+    except Exception as error:  # noqa: BLE001 - a report that fails must not hide how the run ended
+        click.echo(
+            f"squall: the report could not be written: {type(error).__name__}: {error}; try `squall report {outcome.run.id}`",
+            err=True,
+        )
+    if as_json:
+        from squall.reports.json_format import to_json
+
+        import json
+
+        print_json(
+            {
+                **json.loads(to_json(load_run(outcome.run.path))),
+                "exit_status": outcome.exit_status,
+                "reports": {k: str(v) for k, v in paths.items()},
+            }
+        )
+    else:
+        from squall.reports.summary import print_summary
+
+        print_summary(load_run(outcome.run.path), paths.get("html"))
+        for line in outcome.residue:
+            click.secho(f"LEFT BEHIND: {line}", fg="red", bold=True, err=True)
+    sys.stdout.flush()
+    sys.exit(outcome.exit_status)
+
+
+def show_plan(experiment: Experiment, *, as_json: bool) -> None:
+    """Print targets, mechanisms, steps and undos; touches nothing."""
+    from pathlib import Path
+
+    from squall.engine import plan_experiment
+    from squall.recovery.state import RunFolder
+
+    planned = plan_experiment(experiment, Chooser(INJECTORS, Host.look()), RunFolder(Path("/nonexistent/dry-run")))
+    if as_json:
+        from squall.experiment.document import experiment_document
+
+        print_json({"document": experiment_document(experiment), "faults": [_as_data(fault) for fault in planned]})
+        return
+    click.echo(
+        f"{click.style(experiment.name, bold=True)}: watched for {experiment.baseline}, faulted for {experiment.duration}, healed within {experiment.recovery.within}"
+    )
+    click.echo(
+        f"  ends at once when over the last {experiment.abort.for_}: p95 > {experiment.abort.p95} or errors > {experiment.abort.error_rate}"
+    )
+    for fault in planned:
+        _print_fault(fault)
+    click.echo("\nNothing was touched.")
+
+
+def _print_fault(fault: PlannedFault) -> None:
+    step = fault.step
+    pulse = f", {step.pulse.on} on and {step.pulse.off} off" if step.pulse else ""
+    click.echo(
+        f"\n{click.style(fault.id, bold=True)}  from +{step.after} for {step.duration}{pulse}; {len(fault.targets)} of {fault.matched} matching"
+    )
+    for target, choice in zip(fault.targets, fault.choices, strict=True):
+        plan = choice.plan
+        click.echo(f"  {target.label}\n    by {plan.mechanism} ({plan.recoverability}); {plan.accuracy}")
+        for action in (*plan.setup, *plan.actions):
+            click.echo(f"    do    {action.describe()}\n    undo  {action.describe_undo()}")
+        for line in plan.not_covered:
+            click.echo(f"    not covered: {line}")
+        for refusal in choice.refused:
+            click.echo(f"    not by {refusal.mechanism}: {refusal.reason}")
+
+
+def _as_data(fault: PlannedFault) -> dict[str, Any]:
+    return {
+        "id": fault.id,
+        "type": fault.step.fault.type,
+        "matched": fault.matched,
+        "targets": [
+            {
+                "target": target.to_json(),
+                "mechanism": choice.plan.mechanism,
+                "recoverability": choice.plan.recoverability,
+                "accuracy": choice.plan.accuracy,
+                "not_covered": list(choice.plan.not_covered),
+                "actions": [action.describe() for action in (*choice.plan.setup, *choice.plan.actions)],
+                "undos": [action.describe_undo() for action in (*choice.plan.setup, *choice.plan.actions)],
+                "refused": [{"mechanism": one.mechanism, "reason": one.reason} for one in choice.refused],
+            }
+            for target, choice in zip(fault.targets, fault.choices, strict=True)
+        ],
+    }

@@ -1,0 +1,25 @@
+"""The two ways to print: for people, and one JSON document on stdout."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+__all__ = ["json_option", "print_json", "table"]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+
+def print_json(value: Any) -> None:
+    """One JSON document."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def table(rows: list[tuple[str, ...]], header: tuple[str, ...]) -> str:
+    """Columns as wide as they need to be, for a terminal or a pipe."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    title = "  ".join(cell.upper().ljust(width) for cell, width in zip(header, widths, strict=True)).rstrip()
+    return "\n".join([click.style(title, bold=True), *lines])
