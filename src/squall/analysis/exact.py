@@ -18,7 +18,6 @@ __all__ = [
     "binomial_ranks",
     "binomial_tail",
     "clopper_pearson",
-    "normal_quantile",
     "samples_needed",
     "student_quantile",
 ]
@@ -136,13 +135,6 @@ def student_quantile(p: float, df: float) -> float:
     """The p-quantile (p >= 0.5) of Student's t with `df` degrees of freedom."""
     x = beta_quantile(2 * (1 - p), df / 2, 0.5)
     return math.sqrt(df * (1 - x) / max(x, _TINY))
-
-
-def normal_quantile(p: float) -> float:
-    """The p-quantile of the standard normal distribution."""
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf(p)
 
 
 @lru_cache(maxsize=256)

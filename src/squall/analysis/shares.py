@@ -5,8 +5,9 @@ independent. The interval is the wider, at each end, of two:
 
 - exact: Clopper-Pearson, as if every request were on its own; right when failures are few or none;
 - blocks: a circular block bootstrap over whole seconds (Politis and Romano 1992, after Kuensch 1989), which keeps
-  together what happened together. Its ends are moved out by the ratio of Student's t to the normal quantile for the
-  number of blocks, since few blocks look alike too often (Cameron, Gelbach and Miller 2008 on few clusters).
+  together what happened together. It gives the standard error of the share's logit, on which scale a small share's
+  error is about as wide above as below; Student's t for the number of blocks allows for how few they are (as with few
+  clusters: Cameron, Gelbach and Miller 2008).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
-from squall.analysis.exact import FINEST, RESOLUTION, clopper_pearson, normal_quantile, student_quantile
+from squall.analysis.exact import FINEST, RESOLUTION, clopper_pearson, student_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,9 @@ CONFIDENCE = 0.95
 _REPLICATES = 600
 _UNITS_MAX = 240
 """Longer phases are resampled in units of several seconds, so that the work has a bound."""
+
+_LOGIT_MOST = 700.0
+"""Beyond it exp() overflows and the share is 0 to all digits."""
 
 Outcome = Literal["met", "broken", "unclear"]
 
@@ -75,16 +79,15 @@ def share_interval(bad: Sequence[int], total: Sequence[int], seed: int = 0) -> I
         return Interval(0.0, low, high, 0)
     value = failed / n
     if 0 < failed < n and len(total) > 1:
-        replicates = resampled_shares(bad, total, seed)
-        tail = round(len(replicates) * (1 - CONFIDENCE) / 2)
-        widen = _few_blocks(len(_merged(total)))
-        low = min(low, max(0.0, value - widen * (value - replicates[tail])))
-        high = max(high, min(1.0, value + widen * (replicates[-1 - tail] - value)))
+        replicates = [_logit(share, n) for share in resampled_shares(bad, total, seed)]
+        half = _student_for(len(_merged(total))) * _deviation(replicates)
+        low = min(low, _share(_logit(value, n) - half))
+        high = max(high, _share(_logit(value, n) + half))
     return Interval(value, low, high, n)
 
 
 def resampled_shares(bad: Sequence[int], total: Sequence[int], seed: int = 0) -> list[float]:
-    """The shares of bad samples in many resamplings of blocks of seconds, in ascending order; not for empty samples."""
+    """The shares of bad samples in many resamplings of blocks of seconds; not for empty samples."""
     units_bad, units = _merged(bad), _merged(total)
     length = _block_length(len(units))
     blocks_bad, blocks = _block_sums(units_bad, length), _block_sums(units, length)
@@ -97,7 +100,7 @@ def resampled_shares(bad: Sequence[int], total: Sequence[int], seed: int = 0) ->
             shares.append(sum(drawn_bad[first : first + per_replicate]) / size)
         else:
             shares.append(sum(bad) / max(1, sum(total)))
-    return sorted(shares)
+    return shares
 
 
 def _merged(counts: Sequence[int]) -> list[int]:
@@ -106,8 +109,12 @@ def _merged(counts: Sequence[int]) -> list[int]:
 
 
 def _block_length(units: int) -> int:
-    """The cube root of the number of units, the order of growth that is best for variances (Kuensch 1989)."""
-    return max(1, math.ceil(math.cbrt(units) - 1e-9))
+    """Of the order of the cube root of the number of units (best for variances: Kuensch 1989), but at least five blocks.
+
+    The factor is generous: a service's trouble lasts for some seconds, and blocks shorter than it make intervals too
+    narrow, while longer ones only make them a little wider.
+    """
+    return max(1, min(math.ceil(2.5 * math.cbrt(units) - 1e-9), units // 5))
 
 
 def _block_sums(counts: list[int], length: int) -> list[int]:
@@ -125,7 +132,21 @@ def _draws(units: int, seed: int) -> tuple[int, tuple[int, ...]]:
 
 
 @lru_cache(maxsize=256)
-def _few_blocks(units: int) -> float:
+def _student_for(units: int) -> float:
     blocks = max(2.0, units / _block_length(units))
-    upper = (1 + CONFIDENCE) / 2
-    return student_quantile(upper, blocks - 1) / normal_quantile(upper) * math.sqrt(blocks / (blocks - 1))
+    return student_quantile((1 + CONFIDENCE) / 2, blocks - 1) * math.sqrt(blocks / (blocks - 1))
+
+
+def _deviation(values: Sequence[float]) -> float:
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
+
+
+def _logit(share: float, n: int) -> float:
+    # Half a sample away from 0 and 1, where the logit has no value.
+    inside = min(1 - 0.5 / n, max(0.5 / n, share))
+    return math.log(inside / (1 - inside))
+
+
+def _share(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit)) if logit > -_LOGIT_MOST else 0.0
