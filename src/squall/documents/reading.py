@@ -84,9 +84,9 @@ class Document:
         """Whether there is a value (a null too) at this path."""
         value = self.value
         for step in path:
-            if isinstance(value, dict) and step in value:
+            if isinstance(value, dict) and step in value:  # noqa: SIM114 - mypy tells the branches apart
                 value = value[step]
-            elif isinstance(value, (list, tuple)) and isinstance(step, int) and step < len(value):  # noqa: SIM114 - types
+            elif isinstance(value, (list, tuple)) and isinstance(step, int) and step < len(value):
                 value = value[step]
             else:
                 return False
@@ -248,6 +248,9 @@ class _Builder:
         self._count(1, place)
         plain = event.implicit[0] and event.style in (None, "")
         tag = str(event.tag) if event.tag else None
+        top = self._open[-1] if self._open else None
+        if not event.value and plain and top is not None and top.key is not None:
+            place = top.key_place or place  # an empty value has no place: the parser gives that of what comes next
         try:
             value = _scalar(event.value, plain=plain, tag=tag)
         except ValueError as error:
@@ -256,7 +259,6 @@ class _Builder:
         node = _Node(value, place)
         if event.anchor:
             self._anchors[event.anchor] = node
-        top = self._open[-1] if self._open else None
         if top is not None and isinstance(top.node.value, dict) and top.key is None:
             node.value = _joined(event.value)  # a key is text, whatever it looks like
         return node

@@ -156,7 +156,8 @@ def _foreign(document: Document) -> list[Problem]:
 
 
 def _spec(error: ValidationError, document: Document) -> list[Problem]:
-    return [_placed(details, document) for details in error.errors(include_url=False)]
+    details = error.errors(include_url=False)
+    return [_placed(each, document) for each in details if each["type"] != "default_factory_not_called"]
 
 
 def _placed(details: ErrorDetails, document: Document) -> Problem:
@@ -175,15 +176,18 @@ def _placed(details: ErrorDetails, document: Document) -> Problem:
     else:
         problem = problem_from_details(details, document, Experiment, ("spec",))
     if details["type"] == "extra_forbidden":
-        return _later(problem)
+        return _unknown(problem)
     return _missing(problem) if details["type"] == "missing" else problem
 
 
-def _later(problem: Problem) -> Problem:
+def _unknown(problem: Problem) -> Problem:
+    """An unknown key, where there is more to say about it."""
+    if problem.path[:-1] == ("spec",):
+        allowed = ", ".join(key for key in problem.allowed.split(", ") if key != "name")
+        return Problem(problem.place, problem.path, problem.what, allowed, problem.nearest)
     for holder, keys in _LATER_KEYS.items():
         if problem.path[-1] in keys and holder in problem.path[-3:-1]:
-            known = ", ".join(key for key in problem.allowed.split(", ") if key)
-            return Problem(problem.place, problem.path, "is not in this version of Squall yet", known)
+            return Problem(problem.place, problem.path, "is not in this version of Squall yet", problem.allowed)
     return problem
 
 
