@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from squall import events as ev
+from squall.experiment.document import experiment_document, read_experiment
 from squall.probes.samples import Sample, SampleWriter
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ spec:
       http: {url: "http://127.0.0.1:8080/orders", method: POST, body: {sku: a1}}
       p95: 300ms
       errorRate: 0.5%
+    - {name: stock, process: {command: shop-inventory}}
   tolerate: {p95: 1200ms, errorRate: 2%, exceptFor: 10s}
   abort: {errorRate: 50%, for: 5s}
   load: {http: {url: "http://127.0.0.1:8080/orders", method: POST}, rate: 50/s}
@@ -39,22 +41,7 @@ spec:
   seed: 7
 """
 
-DOCUMENT: dict[str, Any] = {
-    "name": "inventory-is-slow",
-    "description": "Orders keep flowing when inventory answers late.",
-    "steadyState": [
-        {"name": "orders", "http": {"url": "http://127.0.0.1:8080/orders"}, "p95": "300ms", "errorRate": "0.5%"},
-        {"name": "stock", "process": {"command": "shop-inventory"}},
-    ],
-    "tolerate": {"p95": "1.2s", "errorRate": "2%", "exceptFor": "10s"},
-    "abort": {"p95": "5s", "errorRate": "50%", "for": "5s", "samples": 20},
-    "load": {"http": {"url": "http://127.0.0.1:8080/orders"}, "rate": "50/s"},
-    "faults": [{"fault": {"latency": "600ms"}, "targets": {}, "duration": "30s"}],
-    "duration": "30s",
-    "baseline": "10s",
-    "recovery": {"within": "30s"},
-    "seed": 7,
-}
+DOCUMENT = experiment_document(read_experiment(SOURCE))
 
 HOST = {"hostname": "shop-1", "kernel": "6.12.9", "cpus": 4, "python": "3.11.9"}
 SERIES = ("load", "orders", "stock", "stock.rss", "stock.cpu", "stock.fds", "stock.threads")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from squall.reports.wording import printable
@@ -57,9 +58,7 @@ def to_dict(record: RunRecord) -> dict[str, Any]:
         "host": record.host,
         "document": record.document,
     }
-    cleaned = _clean(whole)
-    assert isinstance(cleaned, dict)
-    return cleaned
+    return {key: _clean(value) for key, value in whole.items()}
 
 
 def _requests(series: RequestSeries) -> dict[str, Any]:
@@ -85,6 +84,6 @@ def _clean(value: Any) -> Any:
         return [_clean(item) for item in value]
     if isinstance(value, str):
         return printable(value)
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -95,20 +95,18 @@ def _run_problem(record: RunRecord) -> tuple[str, str, str]:
     """Tag, type and message of what was wrong with the run itself; an empty tag where nothing was."""
     verdict, ending = record.judgement.verdict, record.ending
     outcomes = {finding.outcome for finding in record.judgement.findings}
-    if ending.residue or (ending.open_steps and ending.how != "running"):
-        left = "; ".join(ending.residue) or f"{ending.open_steps} steps are not undone"
-        return "failure", "residue", f"something is left behind: {left}"
-    if verdict == "aborted":
-        return "failure", "aborted", record.judgement.reason
-    if ending.how == "died":
-        return "error", "engine-died", death(ending)
-    if ending.signal:
-        return "failure", "interrupted", f"interrupted by {ending.signal}"
-    if verdict == "failed" and "broken" not in outcomes:
-        return "failure", "failed", record.judgement.reason
-    if verdict == "inconclusive" and "unclear" not in outcomes:
-        return "error", "inconclusive", record.judgement.reason
-    return "", "", ""
+    left = "; ".join(ending.residue) or f"{ending.open_steps} steps are not undone"
+    residue = bool(ending.residue) or (ending.open_steps > 0 and ending.how != "running")
+    reason = record.judgement.reason
+    problems = (
+        (residue, "failure", "residue", f"something is left behind: {left}"),
+        (verdict == "aborted", "failure", "aborted", reason),
+        (ending.how == "died", "error", "engine-died", death(ending)),
+        (ending.signal is not None, "failure", "interrupted", f"interrupted by {ending.signal}"),
+        (verdict == "failed" and "broken" not in outcomes, "failure", "failed", reason),
+        (verdict == "inconclusive" and "unclear" not in outcomes, "error", "inconclusive", reason),
+    )
+    return next((problem[1:] for problem in problems if problem[0]), ("", "", ""))
 
 
 def _account(record: RunRecord) -> list[str]:

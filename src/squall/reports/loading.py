@@ -18,7 +18,7 @@ from squall.reports.journal import UndoLog, read_undo_log
 from squall.reports.record import FaultRecord, RunRecord, StageSpan, Window
 from squall.reports.series import gauge_series, is_gauge, request_series
 from squall.reports.story import Story
-from squall.reports.thresholds import LOOKS, probe_kinds, read_thresholds
+from squall.reports.thresholds import looks_of, read_thresholds, understood
 
 if TYPE_CHECKING:
     from squall.probes.samples import Series
@@ -49,18 +49,20 @@ def load_run(folder: Path) -> RunRecord:
     faults = tuple(_fault(fault, ending.last_sign_s, journal, length_s) for fault in story.faults.values())
     windows = [window for fault in faults for window in fault.windows]
     document: dict[str, Any] = story.started.document if story.started else {}
-    requests, gauges = _sorted_series(columns, document, start_ns, windows)
+    experiment = understood(document)
+    requests, gauges = _sorted_series(columns, looks_of(experiment), start_ns, windows)
     return RunRecord(
         folder=folder,
         run=story.first.run if story.first else folder.name,
         name=str(story.started.name) if story.started else folder.name,
-        description=str(document.get("description", "")),
+        description=str(_within(document, "spec", "description") or ""),
         seed=int(story.started.seed) if story.started else 0,
         squall=str(story.started.squall) if story.started else "",
         host=story.started.host if story.started else {},
         source=_read_source(folder / "experiment.yaml"),
         document=document,
         started_wall_ns=story.first.wall_ns if story.first else journal.started_wall_ns,
+        started_mono_ns=start_ns,
         length_s=length_s,
         judgement=story.judgement or judgement_of(story, ending),
         ending=ending,
@@ -71,7 +73,7 @@ def load_run(folder: Path) -> RunRecord:
         timeline=tuple(sorted((*story.moments, *journal.moments), key=lambda moment: moment.at_s)),
         requests=requests,
         gauges=gauges,
-        thresholds=read_thresholds(document),
+        thresholds=read_thresholds(experiment),
         load_behind=story.load_behind,
         notes=(*notes, *journal.notes, *sample_notes),
     )
@@ -123,15 +125,21 @@ def _read_source(path: Path) -> str:
 
 
 def _sorted_series(
-    columns: list[Series], document: dict[str, Any], start_ns: int, windows: list[Window]
+    columns: list[Series], looked_at: frozenset[str], start_ns: int, windows: list[Window]
 ) -> tuple[tuple[RequestSeries, ...], tuple[GaugeSeries, ...]]:
-    kinds = probe_kinds(document)
-    looks = [series for series in columns if is_gauge(series) or kinds.get(series.name) in LOOKS]
-    requests = [series for series in columns if series not in looks]
+    looks = [series for series in columns if is_gauge(series) or series.name in looked_at]
+    requests = [series for series in columns if not (is_gauge(series) or series.name in looked_at)]
     return (
         tuple(request_series(series, start_ns, windows) for series in requests),
         tuple(gauge_series(series, start_ns) for series in looks),
     )
+
+
+def _within(value: object, *keys: str) -> object:
+    """What stands at a path of keys; None where there is none."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _fault(fault: FaultStory, last_sign_s: float, journal: UndoLog, length_s: float) -> FaultRecord:

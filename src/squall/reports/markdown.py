@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from squall.reports.endings import death
-from squall.reports.wording import clock, count, duration, measure, moment, one_line, percent, printable
+from squall.reports.wording import MISSING, clock, count, duration, measure, moment, one_line, percent, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,15 +19,24 @@ _MARKS = {"passed": "✅", "failed": "❌", "aborted": "🛑", "inconclusive": "
 _OUTCOMES = {"met": "✅ met", "broken": "❌ broken", "unclear": "❔ cannot tell"}
 _SOURCE_LINES_MAX = 200
 _STEPS_MAX = 40
-_SPECIAL = re.compile(r"[\\`*_{}\[\]()#+!|~<>&@:$-]")
+_SPECIAL = re.compile(
+    r"(?P<reference>[@#](?=\w)|:(?=//)|(?<![\w/])w(?=ww\.))|[\\`*_{}\[\]()#+!|~<>&$]|^[-=]", re.IGNORECASE
+)
+_NO_SPACE = "&#8203;"
+"""A space without width: it parts what a forge would otherwise take for a mention, an issue or a link."""
 
 
 def escape(text: object, most: int = 300) -> str:
-    """Foreign text for Markdown, on one line: every character that could mean something is an HTML entity.
+    """Foreign text for Markdown, on one line: a name can be no link, image, tag, table cell, heading nor mention.
 
-    So a name can be no link, image, tag, table cell, heading, emoji code nor mention of somebody.
+    What means something in Markdown becomes an HTML entity. Mentions and links are looked for in the rendered text too,
+    where an entity does not hide them, so these are parted.
     """
-    return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", one_line(text, most))
+    return _SPECIAL.sub(_harmless, one_line(text, most))
+
+
+def _harmless(match: re.Match[str]) -> str:
+    return match[0] + _NO_SPACE if match["reference"] else f"&#{ord(match[0])};"
 
 
 def fence(text: str, language: str) -> str:
@@ -56,9 +65,14 @@ def to_markdown(record: RunRecord) -> str:
         _faults(record),
         _undo(record),
         _source(record),
-        f"<sub>run {escape(record.run)} · {escape(clock(record.started_wall_ns))} · seed {record.seed} · squall {escape(record.squall, 40)}</sub>",
+        _footer(record),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _footer(record: RunRecord) -> str:
+    parts = [f"run {record.run}", clock(record.started_wall_ns), f"seed {record.seed}", f"squall {record.squall}"]
+    return f"<sub>{' · '.join(escape(part, 120) for part in parts)}</sub>"
 
 
 def _warnings(record: RunRecord) -> list[str]:
@@ -96,7 +110,7 @@ def _findings(record: RunRecord) -> str:
 
 def _number(numbers: dict[str, float] | None, unit: str) -> str:
     if not numbers or numbers.get("value") is None:
-        return "–"
+        return MISSING
     low, high = measure(numbers.get("low"), unit), measure(numbers.get("high"), unit)
     return f"{escape(measure(numbers['value'], unit))}<br><sub>{escape(f'{low} to {high}')}</sub>"
 
@@ -124,8 +138,8 @@ def _undo(record: RunRecord) -> str:
     rows = []
     for step in record.undo[:_STEPS_MAX]:
         seen = {"undone": "back to normal", "open": "**not undone**", "irreversible": "nothing to undo"}[step.state]
-        times = [moment(at_s) if at_s is not None else "–" for at_s in (step.done_s, step.undone_s)]
-        rows.append([escape(step.description), *map(escape, times), escape(step.by) or "–", seen])
+        times = [moment(at_s) if at_s is not None else MISSING for at_s in (step.done_s, step.undone_s)]
+        rows.append([escape(step.description), *map(escape, times), escape(step.by) or MISSING, seen])
     open_steps = sum(step.state == "open" for step in record.undo)
     title = f"Undo log: {len(record.undo)} steps, {open_steps or 'none'} open"
     body = table(["step", "done", "undone", "by", "looked at"], rows)

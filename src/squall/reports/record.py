@@ -246,13 +246,13 @@ class GaugeSeries:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A limit of the document: which one, on what, and for which series (empty: all that count requests)."""
+    """A limit that the run was judged by: which one, on what, for which series."""
 
     role: Literal["steady", "tolerate", "abort"]
     quantity: Literal["p95", "error-rate"]
     value: float
     """Nanoseconds or a ratio."""
-    series: str = ""
+    series: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +270,7 @@ class RunRecord:
     """The document as text."""
     document: dict[str, Any]
     started_wall_ns: int
+    started_mono_ns: int
     length_s: float
     judgement: Judgement
     ending: Ending

@@ -13,11 +13,13 @@ from array import array
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
+from squall.analysis.columns import ANSWERED, GIVEN_UP
+from squall.analysis.windows import merged
 from squall.probes.samples import OUTCOMES, Series
 from squall.reports.record import PHASES, Bucket, Density, GaugePoint, GaugeSeries, PhaseStats, RequestSeries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from squall.reports.record import Phase, Window
 
@@ -34,7 +36,7 @@ _NEVER = 1 << 62
 _OK = OUTCOMES.index("ok")
 _VALUE = OUTCOMES.index("value")
 _UNSENT = OUTCOMES.index("unsent")
-_TIMED = frozenset(OUTCOMES.index(outcome) for outcome in ("ok", "timeout", "unsent"))
+_TIMED = frozenset(OUTCOMES.index(outcome) for outcome in (*ANSWERED, *GIVEN_UP))
 
 
 def nearest_rank(ordered: Sequence[int], share: float) -> float | None:
@@ -113,16 +115,6 @@ def _phases(series: Series, start_ns: int, windows: Sequence[Window]) -> tuple[P
             latencies[phase].append(latency_ns if outcome != _UNSENT else longest)
     before, during, after = (_stats(phase, counts[phase], errors[phase], latencies[phase]) for phase in PHASES)
     return before, during, after
-
-
-def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    union: list[tuple[int, int]] = []
-    for start, end in sorted(spans):
-        if union and start <= union[-1][1]:
-            union[-1] = (union[-1][0], max(end, union[-1][1]))
-        else:
-            union.append((start, end))
-    return union
 
 
 def _stats(phase: Phase, count: int, errors: int, latencies: array[int]) -> PhaseStats:

@@ -94,7 +94,8 @@ class Story:
     def _course(self, at_s: float, event: ev.Event) -> None:
         match event:
             case ev.RunStarted():
-                if not isinstance(event.document, dict) or not isinstance(event.host, dict):
+                parts: list[object] = [event.document, event.host]
+                if not all(isinstance(part, dict) for part in parts):
                     raise TypeError("document and host are mappings")
                 self.started = event
                 self._tell(at_s, "plain", "run began", f"journal and guardian in place, seed {event.seed}")

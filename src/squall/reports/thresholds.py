@@ -1,59 +1,57 @@
-"""The limits that a run's document sets, read leniently: a document of a newer Squall shows what is understood of it."""
+"""The limits that a run was judged by, as lines for its charts: the analysis's own measures of the run's document."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from squall.errors import UnitError
-from squall.experiment.series import LOAD_SERIES
+from squall.analysis.measures import ceiling_measures, measures_of
+from squall.errors import InputError
+from squall.experiment.document import read_experiment
 from squall.reports.record import Threshold
-from squall.units import Duration, Ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LOOKS", "probe_kinds", "read_thresholds"]
+    from squall.analysis.measures import Measure
+    from squall.experiment.model import Experiment
+
+__all__ = ["looks_of", "read_thresholds", "understood"]
 
 Role = Literal["steady", "tolerate", "abort"]
 
-LOOKS = frozenset({"process", "prometheus"})
-"""Kinds of probe that look at something and send no request: their series is no latency."""
 
-
-def read_thresholds(document: dict[str, Any]) -> tuple[Threshold, ...]:
-    """Every p95 and error rate that the document limits, in its order: steady state, tolerate, abort."""
-    found: list[Threshold] = []
-    load = document.get("load")
-    shared = load.get("http") if isinstance(load, dict) else None
-    for expectation in _mappings(document.get("steadyState")):
-        by_load = shared is not None and expectation.get("http") == shared
-        found += _limits("steady", expectation, LOAD_SERIES if by_load else str(expectation.get("name", "")))
-    for role in ("tolerate", "abort"):
-        section = document.get(role)
-        if isinstance(section, dict):
-            found += _limits(role, section)  # type: ignore[arg-type]  # the loop's literals are roles
-    return tuple(found)
-
-
-def probe_kinds(document: dict[str, Any]) -> dict[str, str]:
-    """The kind of each probe by its name, as far as the document tells."""
-    kinds = ("http", "tcp", "process", "command", "prometheus", "runtime")
-    return {
-        str(expectation.get("name", "")): next((kind for kind in kinds if expectation.get(kind) is not None), "")
-        for expectation in _mappings(document.get("steadyState"))
-    }
-
-
-def _mappings(items: object) -> list[dict[str, Any]]:
-    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
-
-
-def _limits(role: Role, section: dict[str, Any], series: str = "") -> Iterator[Threshold]:
-    p95, error_rate = section.get("p95"), section.get("errorRate", section.get("error_rate"))
+def understood(document: dict[str, Any]) -> Experiment | None:
+    """The experiment of a run's document; None where this Squall cannot read it (it is a newer one's, or not there)."""
     try:
-        if isinstance(p95, str):
-            yield Threshold(role, "p95", float(Duration.parse(p95)), series)
-        if isinstance(error_rate, str):
-            yield Threshold(role, "error-rate", float(Ratio.parse(error_rate)), series)
-    except UnitError:
-        return  # a newer spelling: the document itself is shown, the line in the chart is not
+        return read_experiment(json.dumps(document)) if document else None
+    except (InputError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def read_thresholds(experiment: Experiment | None) -> tuple[Threshold, ...]:
+    """Every p95 and error rate that is limited, with the series that it is judged by."""
+    if experiment is None:
+        return ()
+    by_role: tuple[tuple[Role, tuple[Measure, ...]], ...] = (
+        ("steady", measures_of(experiment)),
+        ("tolerate", measures_of(experiment, tolerated=True)),
+        ("abort", ceiling_measures(experiment)),
+    )
+    found = [threshold for role, measures in by_role for threshold in _limits(role, measures)]
+    return tuple(dict.fromkeys(found))
+
+
+def _limits(role: Role, measures: tuple[Measure, ...]) -> Iterator[Threshold]:
+    for measure in measures:
+        if measure.kind == "latency":
+            yield Threshold(role, "p95", float(measure.limit), measure.series)
+        elif measure.kind == "errors":
+            yield Threshold(role, "error-rate", measure.allowed, measure.series)
+
+
+def looks_of(experiment: Experiment | None) -> frozenset[str]:
+    """The series of probes that look at something and send no request: they have no latency to show."""
+    if experiment is None:
+        return frozenset()
+    return frozenset(e.name for e in experiment.steady_state if e.kind in ("process", "prometheus"))

@@ -7,6 +7,7 @@ import math
 import re
 
 __all__ = [
+    "MISSING",
     "ago",
     "clock",
     "count",
@@ -25,7 +26,12 @@ _UNSEEN = re.compile(
 )
 """Control characters, what turns the direction of text around, and halves of surrogate pairs: none may pass unseen."""
 
-_MISSING = "–"
+MISSING = "\N{EN DASH}"
+"""What stands where there is no number."""
+
+_MINUTE_NS = 60e9
+_ROUNDS_TO_ONE = 0.9995
+"""From here on three significant digits make the next larger unit."""
 
 
 def printable(text: object) -> str:
@@ -50,16 +56,16 @@ def _significant(value: float, digits: int = 3) -> str:
 def duration(ns: float | None) -> str:
     """Nanoseconds as people say them: "312 ms", "1.24 s", "2 min 5 s"; a dash for None."""
     if ns is None or not math.isfinite(ns):
-        return _MISSING
+        return MISSING
     if ns < 0:
         return "-" + duration(-ns)
-    if ns >= 60e9:
+    if ns >= _MINUTE_NS:
         minutes, seconds = divmod(round(ns / 1e9), 60)
         hours, minutes = divmod(minutes, 60)
         parts = [(hours, "h"), (minutes, "min"), (seconds if not hours else 0, "s")]
         return " ".join(f"{value} {unit}" for value, unit in parts if value)
     for scale, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "µs")):
-        if round(ns / scale, 6) >= 0.9995:
+        if round(ns / scale, 6) >= _ROUNDS_TO_ONE:
             return f"{_significant(ns / scale)} {unit}"
     return f"{_significant(ns)} ns" if ns else "0 s"
 
@@ -67,13 +73,13 @@ def duration(ns: float | None) -> str:
 def percent(ratio: float | None) -> str:
     """A share as "0.4 %"; a dash for None."""
     if ratio is None or not math.isfinite(ratio):
-        return _MISSING
+        return MISSING
     return f"{_significant(ratio * 100)} %"
 
 
 def count(value: float | None) -> str:
     """A whole number with separators: "12,400"; a dash for None."""
-    return _MISSING if value is None else f"{value:,.0f}"
+    return MISSING if value is None else f"{value:,.0f}"
 
 
 def size(value: float) -> str:
@@ -87,12 +93,12 @@ def size(value: float) -> str:
 def measure(value: float | None, unit: str) -> str:
     """A finding's number in its unit: `ns`, `ratio`, `count` or none."""
     if value is None:
-        return _MISSING
+        return MISSING
     if unit == "ns":
         return duration(value)
     if unit == "ratio":
         return percent(value)
-    return _significant(value) if math.isfinite(value) else _MISSING
+    return _significant(value) if math.isfinite(value) else MISSING
 
 
 def gauge(name: str, value: float) -> str:
@@ -101,7 +107,7 @@ def gauge(name: str, value: float) -> str:
         return size(value)
     if name.endswith(".cpu"):
         return f"{_significant(value)} cores"
-    return _significant(value) if math.isfinite(value) else _MISSING
+    return _significant(value) if math.isfinite(value) else MISSING
 
 
 def clock(wall_ns: int) -> str:

@@ -44,9 +44,7 @@ class Backdrop:
 
     def limits(self, series: str, quantity: str) -> list[Threshold]:
         """The limits on one quantity of one series, each value of a role once."""
-        fitting = [t for t in self.thresholds if t.quantity == quantity and t.series in ("", series)]
-        if not any(t.role == "steady" for t in fitting):
-            fitting += [t for t in self.thresholds if t.quantity == quantity and t.role == "steady"][:1]
+        fitting = [t for t in self.thresholds if t.quantity == quantity and t.series == series]
         return list({(t.role, t.value): t for t in fitting}.values())
 
 
@@ -174,7 +172,7 @@ def _summary(series: RequestSeries) -> str:
     return f"Latency of {one_line(series.name, 80)}; p95 {phases}"
 
 
-def _plot(height: float, shapes: Iterable[Html], overlay: Html, label: str) -> Html:
+def _plot(height: float, shapes: Iterable[Html | None], overlay: Html, label: str) -> Html:
     stretched = el(
         "svg",
         list(shapes),
@@ -293,7 +291,8 @@ _ROLE_WORDS = {"steady": "steady", "tolerate": "tolerated", "abort": "abort"}
 def _limit_lines(backdrop: Backdrop, scale: Scale, series: str, quantity: str) -> Html:
     """Each limit as a labelled line over the time for which it holds: steady outside the fault, the others within."""
     frame, injected = backdrop.frame, backdrop.injected
-    drawn, taken = [], []
+    drawn: list[Html] = []
+    taken: list[float] = []
     for limit in sorted(backdrop.limits(series, quantity), key=lambda t: t.value):
         if not scale.holds(limit.value):
             continue
@@ -313,10 +312,16 @@ def _limit_lines(backdrop: Backdrop, scale: Scale, series: str, quantity: str) -
         sign = ">" if limit.role == "abort" else "≤"
         value = duration(limit.value) if quantity == "p95" else percent(limit.value)
         words = f"{_ROLE_WORDS[limit.role]} {'p95' if quantity == 'p95' else 'errors'} {sign} {value}"
-        drawn.append(
-            el("text", words, x="100%", dx="-6", y=text_y, text_anchor="end", class_=f"limit-label {limit.role}")
-        )
+        x = _label_x(frame, injected if limit.role != "steady" else None)
+        drawn.append(el("text", words, x=x, dx="-6", y=text_y, text_anchor="end", class_=f"limit-label {limit.role}"))
     return join(drawn)
+
+
+def _label_x(frame: Frame, window: Window | None) -> str:
+    """Where a limit's label ends: with its line where there is room above it, else at the plot's edge."""
+    if window is None or frame.x(window.end_s) - frame.x(window.start_s) < WIDTH / 3:
+        return "100%"
+    return frame.percent(window.end_s)
 
 
 def _error_row(series: RequestSeries, backdrop: Backdrop) -> Html:

@@ -9,8 +9,9 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from squall.reports.html import sections
+from squall.reports.html import injected, sections
 from squall.reports.html.charts import Backdrop, chart, frame_of
+from squall.reports.html.parts import section
 from squall.reports.html.tags import Html, el, join, trusted
 from squall.reports.wording import one_line
 
@@ -45,8 +46,8 @@ def to_html(record: RunRecord) -> str:
             _charts(ordered, backdrop),
             sections.findings(record),
             sections.gauge_section(record),
-            sections.faults(record),
-            sections.undo_log(record),
+            injected.faults(record),
+            injected.undo_log(record),
             sections.timeline(record),
             sections.document(record),
             sections.again(record),
@@ -64,10 +65,10 @@ def backdrop_of(record: RunRecord, frame: Frame) -> Backdrop:
 def _charts(ordered: list[RequestSeries], backdrop: Backdrop) -> Html:
     if not ordered:
         empty = el("p", "No requests were measured.", class_="empty")
-        return sections.section("latency", "Latency and errors", empty)
+        return section("latency", "Latency and errors", empty)
     first, *others = (chart(series, backdrop, number) for number, series in enumerate(ordered))
     more = el("details", el("summary", f"{len(others)} more series"), others, class_="more") if others else None
-    return sections.section("latency", "Latency and errors", first, more)
+    return section("latency", "Latency and errors", first, more)
 
 
 def chart_data(series: RequestSeries, frame: Frame) -> dict[str, object]:

@@ -60,11 +60,22 @@ def _time_label(seconds: float, step: float) -> str:
 class Scale(Protocol):
     """From a value to its place, 0 at the top to `height` at the bottom."""
 
-    height: float
+    @property
+    def height(self) -> float:
+        """The height of the plot."""
+        ...
 
-    def y(self, value: float) -> float: ...
-    def ticks(self) -> list[tuple[float, str]]: ...
-    def holds(self, value: float) -> bool: ...
+    def y(self, value: float) -> float:
+        """The place of a value, clamped to the plot."""
+        ...
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """The values that get a line and a label."""
+        ...
+
+    def holds(self, value: float) -> bool:
+        """Whether the value is within the plot."""
+        ...
 
 
 _LABELLED = ((2.2, (1, 2, 5)), (3.4, (1, 3)), (math.inf, (1,)))
@@ -87,13 +98,16 @@ class Logarithmic:
         return cls(low, high, height)
 
     def y(self, value: float) -> float:
+        """The place of a value, clamped to the plot."""
         share = math.log(max(value, 1e-9) / self.least) / math.log(self.most / self.least)
         return (1 - min(1.0, max(0.0, share))) * self.height
 
     def holds(self, value: float) -> bool:
+        """Whether the value is within the plot."""
         return self.least <= value <= self.most
 
     def ticks(self) -> list[tuple[float, str]]:
+        """The values that get a line and a label."""
         decades = range(math.floor(math.log10(self.least)), math.ceil(math.log10(self.most)) + 1)
         span = math.log10(self.most / self.least)
         factors = next(labelled for most, labelled in _LABELLED if span <= most)
@@ -110,12 +124,15 @@ class Linear:
     as_share: bool = False
 
     def y(self, value: float) -> float:
+        """The place of a value, clamped to the plot."""
         return (1 - min(1.0, max(0.0, value / self.most))) * self.height
 
     def holds(self, value: float) -> bool:
+        """Whether the value is within the plot."""
         return 0 <= value <= self.most
 
     def ticks(self) -> list[tuple[float, str]]:
+        """The values that get a line and a label."""
         rough = self.most / max(2, round(self.height / 60))
         power = 10 ** math.floor(math.log10(rough))
         step = step_of(rough, (power, 2 * power, 2.5 * power, 5 * power, 10 * power))

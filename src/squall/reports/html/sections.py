@@ -8,42 +8,24 @@ from typing import TYPE_CHECKING
 from squall.reports.endings import death
 from squall.reports.html.documents import coloured
 from squall.reports.html.gauges import gauges
-from squall.reports.html.tags import Html, el, join
-from squall.reports.html.verdicts import badge, expectations, icon
-from squall.reports.wording import clock, count, duration, moment, one_line, percent, printable
+from squall.reports.html.parts import pairs, section
+from squall.reports.html.tags import Html, el
+from squall.reports.html.verdicts import badge, expectations
+from squall.reports.wording import MISSING, clock, count, duration, moment, one_line, percent, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from squall.reports.html.tags import Child
-    from squall.reports.record import FaultRecord, Phase, Plan, RunRecord
+    from squall.reports.record import Moment, Phase, RunRecord
 
 __all__ = [
     "again",
     "cards",
     "document",
-    "faults",
     "findings",
     "gauge_section",
     "headline",
-    "section",
     "timeline",
-    "undo_log",
     "warnings",
 ]
-
-
-def section(name: str, title: str, *children: Child, note: str = "") -> Html:
-    """A section with its heading."""
-    heading = el("h2", title, id=f"{name}-title")
-    return el(
-        "section",
-        heading,
-        el("p", note, class_="note") if note else None,
-        *children,
-        id=name,
-        aria_labelledby=f"{name}-title",
-    )
 
 
 def headline(record: RunRecord) -> Html:
@@ -109,12 +91,11 @@ def cards(record: RunRecord) -> Html:
     rest = ", ".join(f"{count(value)} {name}" for name, value in totals.items() if most and name != most[0])
     judgement = record.judgement
     return el(
-        "section",
-        _phases_card(record, "p95 latency", "ns"),
+            _phases_card(record, "p95 latency", "ns"),
         _phases_card(record, "Error rate", "ratio"),
         _card("Time to detect", duration(judgement.detect_ns), "from the fault's start until it could be told from the samples"),
         _card("Time to recover", duration(judgement.recover_ns), "from the fault's end until the steady state held again"),
-        _card("Hits", count(most[1]) if most else "–", _hits_note(most, rest)),
+        _card("Hits", count(most[1]) if most else MISSING, _hits_note(most, rest)),
         class_="cards", aria_label="Summary",
     )  # fmt: skip
 
@@ -152,7 +133,7 @@ def _phases_card(record: RunRecord, title: str, unit: str) -> Html:
 def _phase_number(record: RunRecord, phase: Phase, unit: str) -> str:
     main = record.main
     if main is None:
-        return "–"
+        return MISSING
     for finding in record.judgement.findings:
         value = finding.numbers.get(phase, {}).get("value")
         if finding.series == main.name and finding.unit == unit and value is not None:
@@ -180,165 +161,15 @@ def gauge_section(record: RunRecord) -> Html | None:
     return section("gauges", "Looked at meanwhile", gauges(record))
 
 
-def faults(record: RunRecord) -> Html:
-    """What was injected, on whom, by which mechanism, and how often it hit."""
-    if not record.faults:
-        return section("injected", "What was injected", el("p", "Nothing was injected.", class_="empty"))
-    return section("injected", "What was injected", *(_fault(fault) for fault in record.faults))
-
-
-def _fault(fault: FaultRecord) -> Html:
-    on_s = sum(window.end_s - window.start_s for window in fault.windows)
-    state = (
-        "never switched on"
-        if not fault.windows
-        else f"on for {duration(on_s * 1e9)}, from {moment(fault.windows[0].start_s)}"
-    )
-    facts: list[tuple[str, Child]] = [("When", state + (f", in {fault.pulses} pulses" if fault.pulses > 1 else ""))]
-    if fault.parameters:
-        facts.append(("Asked", _parameters(fault.parameters)))
-    if fault.took_on_ns is not None:
-        off = f", off in {duration(fault.took_off_ns)}" if fault.took_off_ns is not None else ""
-        facts.append(("Switched", f"on in {duration(fault.took_on_ns)}{off} at the slowest"))
-    hits = ", ".join(f"{count(value)} {name}" for name, value in fault.hits.items())
-    facts.append(("Hits", el("b", one_line(hits, 300)) if hits else "not counted by this mechanism"))
-    return el(
-        "article", el("h3", one_line(fault.type, 80), el("span", one_line(fault.id, 80), class_="quiet")), _facts(facts),
-        [_plan(plan) for plan in _distinct(fault.plans)], _targets(fault), class_="fault",
-    )  # fmt: skip
-
-
-_PLANS_MAX = 20
-
-
-def _distinct(plans: Sequence[Plan]) -> list[Plan]:
-    return list(plans[:_PLANS_MAX])
-
-
-def _facts(facts: Iterable[tuple[str, Child]]) -> Html:
-    return el("dl", *(el("div", el("dt", name), el("dd", value)) for name, value in facts), class_="pairs")
-
-
-def _parameters(parameters: dict[str, object]) -> Html:
-    shown = [(name, value) for name, value in parameters.items() if value not in (None, "", {}, [])]
-    return join(
-        [
-            el(
-                "span",
-                el("span", one_line(name, 60), class_="quiet"),
-                " ",
-                el("code", one_line(value, 200)),
-                class_="parameter",
-            )
-            for name, value in shown
-        ]
-    )
-
-
-def _plan(plan: Plan) -> Html:
-    refused = [el("li", el("b", one_line(name, 60)), " – ", one_line(reason)) for name, reason in plan.refused]
-    facts: list[tuple[str, Child]] = [
-        ("Target", one_line(plan.target)),
-        ("Mechanism", el("b", one_line(plan.mechanism, 80))),
-        ("Accuracy", one_line(plan.accuracy)),
-        ("When its owner dies", _RECOVERABILITY.get(plan.recoverability, one_line(plan.recoverability))),
-        ("Not covered", _list(plan.not_covered) if plan.not_covered else "nothing that is known"),
-        ("Steps", _list(plan.actions)),
-        ("Undone by", _list(plan.undos)),
-        ("Not taken", el("ul", refused) if refused else "no other mechanism can do this here"),
-    ]
-    return _facts(facts)
-
-
-_RECOVERABILITY = {
-    "lease": "lease: it ends by itself",
-    "guarded": "guarded: the guardian undoes it",
-    "irreversible": "irreversible: recovery is the system's own",
-}
-
-
-def _list(items: Sequence[str]) -> Html:
-    return el("ul", *(el("li", one_line(item)) for item in items[:50]))
-
-
-def _targets(fault: FaultRecord) -> Html:
-    shown = fault.targets[:100]
-    items = [
-        el(
-            "details", el("summary", one_line(target.title, 200)),
-            el("dl", *(el("div", el("dt", one_line(k, 60)), el("dd", el("code", one_line(v, 2000)))) for k, v in target.facts), class_="pairs small"),
-        )
-        for target in shown
-    ]  # fmt: skip
-    more = (
-        el("p", f"and {len(fault.targets) - len(shown)} more", class_="quiet")
-        if len(fault.targets) > len(shown)
-        else None
-    )
-    title = f"{len(fault.targets)} of {fault.matched} that matched" if fault.matched else "no target was selected"
-    return el("div", el("h4", "Targets: ", title), items, more, class_="targets")
-
-
-_STEPS_MAX = 400
-
-
-def undo_log(record: RunRecord) -> Html:
-    """Every change to the machine, and how it was taken back."""
-    if not record.undo:
-        return section("undo", "Undo log", el("p", "Nothing on the machine was changed.", class_="empty"))
-    head = el(
-        "tr", *(el("th", title, scope="col") for title in ("Step", "Done", "Undone", "By", "Looked at afterwards"))
-    )
-    rows = []
-    for step in record.undo[:_STEPS_MAX]:
-        state, word = _STATES[step.state] if step.verified is not False else ("broken", "not back to normal")
-        seen = el("span", icon(state), word, class_=f"outcome {state}")
-        by_hand = el("span", "by hand: ", el("code", one_line(step.by_hand)), class_="reason") if step.by_hand else None
-        rows.append(el(
-            "tr",
-            el("th", el("b", one_line(step.description)), el("span", f"{step.entry} · {one_line(step.action, 60)} · {one_line(step.fault, 80)}", class_="quiet"), scope="row"),
-            el("td", moment(step.done_s) if step.done_s is not None else "–", class_="number", data_label="Done"),
-            el("td", moment(step.undone_s) if step.undone_s is not None else "–", class_="number", data_label="Undone"),
-            el("td", one_line(step.by, 60) or "–", data_label="By"),
-            el("td", seen, el("span", one_line(step.detail), class_="reason") if step.detail else None, by_hand, data_label="Looked at afterwards"),
-        ))  # fmt: skip
-    more = len(record.undo) - len(rows)
-    left = el("p", f"{more} more steps are in journal.jsonl.", class_="quiet") if more > 0 else None
-    return section(
-        "undo",
-        "Undo log",
-        el("table", el("thead", head), el("tbody", rows), class_="stack"),
-        left,
-        note=_undo_note(record),
-    )
-
-
-_STATES = {
-    "undone": ("met", "back to normal"),
-    "open": ("broken", "not undone yet"),
-    "irreversible": ("unclear", "nothing to undo"),
-}
-
-
-def _undo_note(record: RunRecord) -> str:
-    open_steps = sum(step.state == "open" for step in record.undo)
-    if open_steps:
-        return f"{open_steps} of {len(record.undo)} steps are still open: run `squall recover`."
-    return f"All {len(record.undo)} steps are closed; nothing is left behind." if not record.ending.residue else ""
-
-
 def timeline(record: RunRecord) -> Html:
     """What happened, in order."""
-    items = [
-        el(
-            "li", el("time", moment(item.at_s)), el("span", el("b", item.title), el("span", item.detail, class_="quiet") if item.detail else None),
-            class_=item.tone,
-        )
-        for item in record.timeline
-    ]  # fmt: skip
-    return section(
-        "timeline", "Timeline", el("ol", items, class_="timeline") if items else el("p", "No events.", class_="empty")
-    )
+    items = [el("li", el("time", moment(item.at_s)), _told(item), class_=item.tone) for item in record.timeline]
+    whole = el("ol", items, class_="timeline") if items else el("p", "No events.", class_="empty")
+    return section("timeline", "Timeline", whole)
+
+
+def _told(item: Moment) -> Html:
+    return el("span", el("b", item.title), el("span", item.detail, class_="quiet") if item.detail else None)
 
 
 def document(record: RunRecord) -> Html:
@@ -359,12 +190,11 @@ def again(record: RunRecord) -> Html:
     command = f"squall run {shlex.quote(str(record.folder / 'experiment.yaml'))} --seed {record.seed}"
     facts = [
         *((one_line(name, 60), one_line(value)) for name, value in record.host.items()),
-        ("squall", one_line(record.squall, 60) or "–"),
+        ("squall", one_line(record.squall, 60) or MISSING),
         ("seed", str(record.seed)),
         ("run", one_line(record.run, 120)),
-        ("exit status", "–" if record.ending.exit_status is None else str(record.ending.exit_status)),
+        ("exit status", MISSING if record.ending.exit_status is None else str(record.ending.exit_status)),
     ]
-    return section(
-        "again", "Where, and how to run it again", el("pre", el("code", one_line(command, 4000)), class_="command", tabindex="0", aria_label="Command"),
-        _facts(facts), el("p", "The seed replays the selection, the times and the mechanisms' draws; when packets move is the kernel's.", class_="note"),
-    )  # fmt: skip
+    replays = "The seed replays the selection, the times and the mechanisms' draws; when packets move is the kernel's."
+    shown = el("pre", el("code", one_line(command, 4000)), class_="command", tabindex="0", aria_label="Command")
+    return section("again", "Where, and how to run it again", shown, pairs(facts), el("p", replays, class_="note"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from squall.reports.wording import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["Child", "Html", "el", "escaped", "join", "trusted"]
 
@@ -19,7 +21,7 @@ class Html(str):
     __slots__ = ()
 
 
-Child: TypeAlias = "str | int | float | None | Iterable[Child]"
+Child: TypeAlias = "str | float | Iterable[Child] | None"
 
 
 def trusted(markup: str) -> Html:

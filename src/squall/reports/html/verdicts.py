@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from squall.reports.html.scales import Linear
 from squall.reports.html.tags import Html, el, join
-from squall.reports.wording import count, measure, one_line
+from squall.reports.wording import MISSING, count, measure, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,7 @@ def _row(finding: Finding) -> Html:
 def _number(finding: Finding, phase: str) -> Html:
     numbers = finding.numbers.get(phase)
     if not numbers or numbers.get("value") is None:
-        return el("td", "–", class_="number", data_label=phase.capitalize())
+        return el("td", MISSING, class_="number", data_label=phase.capitalize())
     low, high = numbers.get("low"), numbers.get("high")
     interval = (
         f"{measure(low, finding.unit)} to {measure(high, finding.unit)}" if low is not None and high is not None else ""
