@@ -42,21 +42,20 @@ def test_what_a_module_exports_is_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=MODULES)
-def test_a_module_with_public_names_exports_them(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    defined = {
-        node.name
-        for node in tree.body
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_")
+def test_what_one_room_takes_from_another_is_exported_there(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0]
+    taken = {
+        (node.module, alias.name)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module in MODULES and f"{node.module}.".split(".")[1] != room
+        for alias in node.names
     }
-    exported = {
-        name
-        for node in tree.body
-        if isinstance(node, ast.Assign)
-        and any(isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets)
-        for name in ast.literal_eval(node.value)
-    }
-    assert defined <= exported, "public by its name, not by __all__: rename it or export it"
+    hidden = [
+        f"{module}.{name}"
+        for module, name in sorted(taken)
+        if f"{module}.{name}" not in MODULES and name not in getattr(importlib.import_module(module), "__all__", [name])
+    ]
+    assert hidden == [], "add it to __all__ there"
 
 
 def test_imports_point_down_only() -> None:
