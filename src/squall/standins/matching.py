@@ -105,10 +105,12 @@ class Book:
         return Refusal(reason, nearest.title, tuple(differs))
 
 
-def _distance(differs: list[str], expectation: Expectation, call: Call) -> tuple[int, float]:
-    alike = difflib.SequenceMatcher(None, expectation.match.path or "*", call.path[:_SHOWN_MAX]).ratio()
-    path = 2 * any(each.startswith("path") for each in differs)
-    return (len(differs) + path, -alike)
+def _distance(differs: list[str], expectation: Expectation, call: Call) -> float:
+    """How far a call is from an expectation: a condition counts 1, a path the more the less alike it is."""
+    if not any(each.startswith("path") for each in differs):
+        return len(differs)
+    alike = difflib.SequenceMatcher(None, (expectation.match.path or "*")[:_SHOWN_MAX], call.path[:_SHOWN_MAX]).ratio()
+    return len(differs) + 3 * (1 - alike)
 
 
 def differences(match: Match, call: Call) -> list[str]:

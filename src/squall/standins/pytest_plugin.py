@@ -17,7 +17,7 @@ __all__ = ["standin"]
 
 @pytest.fixture
 def standin() -> Iterator[Callable[..., StandIn]]:
-    """Start stand-ins in a test: one answers at `api.url` after `api = standin(script)`; `host` and `port` are options.
+    """What starts stand-ins in a test: called with a script it gives one that serves, with its `url`.
 
     When the test is over they are stopped, and it fails if a call was unexpected or an expectation unused.
     """

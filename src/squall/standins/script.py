@@ -184,8 +184,15 @@ class Script(FrozenModel):
     """The expectations must be met in the order they are written in; otherwise the first that matches takes a call."""
     seed: int = 0
     """Decides what is drawn (jitter)."""
-    expectations: Annotated[Rows[Expectation], Field(min_length=1, max_length=EXPECTATIONS_MAX)]
-    """The calls that are expected."""
+    expectations: Annotated[Rows[Expectation], Field(max_length=EXPECTATIONS_MAX)]
+    """The calls that are expected; at least one."""
+
+    @field_validator("expectations")
+    @classmethod
+    def _not_empty(cls, expectations: tuple[Expectation, ...]) -> tuple[Expectation, ...]:
+        if not expectations:
+            raise ValueError("is empty: give at least one expectation")
+        return expectations
 
 
 def read_script(path: Path) -> Script:

@@ -27,6 +27,7 @@ ScriptLike = Script | Path | str | Mapping[str, Any] | Sequence[Any]
 """A script, the path of one, or what one would hold as plain Python values."""
 
 START_SECONDS_MAX = 10.0
+PORT_MAX = 65_535
 
 
 class StandIn:
@@ -160,18 +161,20 @@ def _script(script: ScriptLike) -> Script:
 
 
 def _bound(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= PORT_MAX:
+        raise InputError(f"{port} is no port: 0 (any free one) to {PORT_MAX} is allowed")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise InputError(f"{host}:{port} is no address to serve on: {error}") from None
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
         bound.listen(1024)  # now, for only this is sure to find the port taken
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         bound.close()
         raise InputError(f"cannot serve on {host}:{port}: {error}; choose another port, 0 is any free one") from None
     return bound
