@@ -75,7 +75,12 @@ def test_which_statuses_are_success() -> None:
 def test_a_secret_comes_from_the_environment_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SHOP_TOKEN", "s3cret")
     (tmp_path / "token").write_text("s4cret\r\n")
-    headers = sent(headers={"Authorization": {"env": "SHOP_TOKEN", "prefix": "Bearer "}, "X-Key": {"file": str(tmp_path / "token")}})[1]
+    headers = sent(
+        headers={
+            "Authorization": {"env": "SHOP_TOKEN", "prefix": "Bearer "},
+            "X-Key": {"file": str(tmp_path / "token")},
+        }
+    )[1]
     assert (headers["authorization"], headers["x-key"]) == ("Bearer s3cret", "s4cret")
 
 
@@ -90,7 +95,10 @@ def test_a_secret_comes_from_the_environment_or_a_file(monkeypatch: pytest.Monke
         ({"headers": {"a": "b\r\nc: d"}}, "header a: .* holds a line end"),
         ({"headers": {"Content-Length": "3"}}, "content-length is set by Squall itself"),
         ({"headers": {"a": {"env": "SQUALL_NOT_SET"}}}, "header a: the environment variable SQUALL_NOT_SET is not set"),
-        ({"headers": {"a": {"file": "/nowhere/token"}}}, "header a: the secret's file /nowhere/token cannot be read: No such file"),
+        (
+            {"headers": {"a": {"file": "/nowhere/token"}}},
+            "header a: the secret's file /nowhere/token cannot be read: No such file",
+        ),
     ],
 )
 def test_what_cannot_be_sent_is_refused_by_name(fields: dict[str, Any], says: str) -> None:

@@ -9,9 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,9 +17,11 @@ import pytest
 from squall.errors import InputError
 from squall.probes.command import CommandProbe
 from squall.probes.spec import Probe
+from tests.probes.waiting import anybody_runs, comes_true, descriptors, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
 
 def of(command: str, timeout: str = "5s") -> Probe:
@@ -33,8 +33,8 @@ def script(text: str) -> str:
 
 
 @asynccontextmanager
-async def probing(command: str, timeout: str = "5s") -> AsyncIterator[CommandProbe]:
-    probe = CommandProbe(of(command, timeout))
+async def probing(command: str, bound: str = "5s") -> AsyncIterator[CommandProbe]:
+    probe = CommandProbe(of(command, bound))
     try:
         yield probe
     finally:
@@ -49,24 +49,6 @@ def taken(command: str, timeout: str = "5s") -> tuple[str, int, str]:
             return sample.outcome, sample.detail, probe.last_failure
 
     return asyncio.run(run())
-
-
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    return condition()
-
-
-def running(marker: str) -> bool:
-    """Whether any process has this word in its command line."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if marker.encode() in path.read_bytes():
-                return True
-        except OSError:
-            continue
-    return False
 
 
 @pytest.mark.parametrize(
@@ -85,16 +67,28 @@ def test_what_a_command_says(command: str, wanted: tuple[str, int, str]) -> None
 
 def test_a_command_that_takes_too_long_is_killed_with_all_it_started(tmp_path: Path) -> None:
     marker = f"probe-{tmp_path.name}-{os.getpid()}"
-    assert taken(f"sh -c 'sleep 60 & exec sleep 61' {marker}", "150ms") == ("timeout", errno.ETIMEDOUT, "not done within 0.15 s")
-    both = shlex.join([sys.executable, "-I", "-S", "-c", f"import subprocess, time; subprocess.Popen(['sleep', '62.5']); time.sleep(60) #{marker}"])
+    assert taken(f"sh -c 'sleep 60 & exec sleep 61' {marker}", "150ms") == (
+        "timeout",
+        errno.ETIMEDOUT,
+        "not done within 0.15 s",
+    )
+    both = shlex.join(
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            f"import subprocess, time; subprocess.Popen(['sleep', '62.5']); time.sleep(60) #{marker}",
+        ]
+    )
     assert taken(both, "300ms")[0] == "timeout"
-    assert until(lambda: not running(marker))
-    assert until(lambda: not running("62.5"))
+    assert comes_true(lambda: not anybody_runs(marker))
+    assert comes_true(lambda: not anybody_runs("62.5"))
 
 
 def test_what_a_command_leaves_behind_is_ended_with_it() -> None:
     assert taken("sh -c 'sleep 63.25 & exit 0'")[0] == "ok"
-    assert until(lambda: not running("63.25"))
+    assert comes_true(lambda: not anybody_runs("63.25"))
 
 
 def test_endless_output_neither_blocks_nor_grows() -> None:
@@ -110,11 +104,11 @@ def test_many_runs_leave_no_zombie_and_no_descriptor() -> None:
     async def run() -> None:
         async with probing("true") as probe:
             await probe.sample()
-            before = len(os.listdir("/proc/self/fd"))
+            before = len(descriptors())
             for _ in range(20):
                 (sample,) = await probe.sample()
                 assert sample.outcome == "ok"
-            assert len(os.listdir("/proc/self/fd")) == before
+            assert len(descriptors()) == before
 
     asyncio.run(run())
     with pytest.raises(ChildProcessError):
@@ -125,12 +119,11 @@ def test_a_cancelled_sample_ends_the_command() -> None:
     async def run() -> None:
         async with probing("sleep 64.75") as probe:
             task = asyncio.ensure_future(probe.sample())
-            while not running("64.75"):
-                await asyncio.sleep(0.01)
+            await until(lambda: anybody_runs("64.75"))
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert until(lambda: not running("64.75"))
+            assert comes_true(lambda: not anybody_runs("64.75"))
 
     asyncio.run(run())
 
@@ -142,18 +135,17 @@ def test_a_command_does_not_outlive_an_owner_that_was_killed(tmp_path: Path) -> 
         "asyncio.run(CommandProbe(Probe(name='x', command='sleep 66.125', timeout='60s')).sample())\n"
     )
     with subprocess.Popen([sys.executable, str(owner)]) as process:
-        assert until(lambda: running("66.125"), 20)
+        assert comes_true(lambda: anybody_runs("66.125"), 20)
         process.kill()
-    assert until(lambda: not running("66.125"), 2)
+    assert comes_true(lambda: not anybody_runs("66.125"), 2)
 
 
 def test_a_worker_that_was_killed_is_one_failed_sample() -> None:
     async def run() -> list[str]:
         async with probing("sleep 0.2") as probe:
             task = asyncio.ensure_future(probe.sample())
-            while probe.worker_pid is None:
-                await asyncio.sleep(0.01)
-            os.kill(probe.worker_pid, signal.SIGKILL)
+            await until(lambda: probe.worker_pid is not None)
+            os.kill(probe.worker_pid or 0, signal.SIGKILL)
             return [(await task)[0].outcome, (await probe.sample())[0].outcome]
 
     assert asyncio.run(run()) == ["error", "ok"]
@@ -161,7 +153,12 @@ def test_a_worker_that_was_killed_is_one_failed_sample() -> None:
 
 @pytest.mark.parametrize(
     ("command", "says"),
-    [("no-such-program --x", "no program 'no-such-program'"), ("sh -c 'open", "cannot be split into words"), ("''", "no program ''"), ("   ", "names no program")],
+    [
+        ("no-such-program --x", "no program 'no-such-program'"),
+        ("sh -c 'open", "cannot be split into words"),
+        ("''", "no program ''"),
+        ("   ", "names no program"),
+    ],
 )
 def test_a_command_that_cannot_be_run_is_refused_at_the_start(command: str, says: str) -> None:
     with pytest.raises(InputError, match=says):

@@ -29,7 +29,10 @@ def test_nothing_sent_is_not_late() -> None:
         (LoadReport(sent=1000, answered=1000), ""),
         (LoadReport(sent=1000, late=10, late_p99_ns=9_000_000), ""),
         (LoadReport(sent=20, late=2), ""),  # two slips in a short run
-        (LoadReport(sent=1000, late=11, late_p99_ns=12_000_000), "11 of 1000 requests were sent more than 10 ms late (p99 12.0 ms)"),
+        (
+            LoadReport(sent=1000, late=11, late_p99_ns=12_000_000),
+            "11 of 1000 requests were sent more than 10 ms late (p99 12.0 ms)",
+        ),
         (LoadReport(sent=5, unsent_full=1), "raise `connections`"),
         (LoadReport(sent=5, unsent_late=2), "2 requests were not sent: this machine did not run the load"),
         (LoadReport(sent=5, unsent_local=2), "no free descriptor or port"),

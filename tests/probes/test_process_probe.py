@@ -93,7 +93,9 @@ def test_a_restart_is_counted_once(service: RunningService, start_service: Calla
     assert look(probe)[1]["restarts"] == 1.0
 
 
-def test_a_process_that_starts_late_was_not_restarted(nobody: int, start_service: Callable[[int], RunningService]) -> None:
+def test_a_process_that_starts_late_was_not_restarted(
+    nobody: int, start_service: Callable[[int], RunningService]
+) -> None:
     probe = of(port=nobody)
     assert look(probe)[0] == "error"
     start_service(nobody)

@@ -17,7 +17,12 @@ def times(steps: list[tuple[float, float, float]], phase: float, seconds: float)
 
 
 def test_a_fixed_rate_is_evenly_spaced_from_its_phase() -> None:
-    assert list(islice(intended_times(segments([(50, 0, 0)]), 0.25), 4)) == [5_000_000, 25_000_000, 45_000_000, 65_000_000]
+    assert list(islice(intended_times(segments([(50, 0, 0)]), 0.25), 4)) == [
+        5_000_000,
+        25_000_000,
+        45_000_000,
+        65_000_000,
+    ]
 
 
 def test_a_million_requests_later_it_has_not_drifted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given, settings
@@ -17,6 +18,16 @@ class Read:
     done: bool
     reusable: bool
     body: bytes
+
+
+def again(status: int, body: bytes) -> Read:
+    """A whole answer whose connection can be used again."""
+    return Read(status, done=True, reusable=True, body=body)
+
+
+def last(status: int, body: bytes) -> Read:
+    """A whole answer, and the last on its connection."""
+    return Read(status, done=True, reusable=False, body=body)
 
 
 def read(pieces: list[bytes], *, head: bool = False, close: bool = True) -> Read | str:
@@ -34,28 +45,30 @@ def read(pieces: list[bytes], *, head: bool = False, close: bool = True) -> Read
 
 def torn(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(edges)]
 
 
 ANSWERS = {
-    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello": Read(200, True, True, b"hello"),
-    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n": Read(200, True, True, b""),
-    b"HTTP/1.1 200\r\nContent-Length: 5, 5\r\nContent-Length: 5\r\n\r\nhello": Read(200, True, True, b"hello"),
-    b"HTTP/1.1 404 Not Found\nContent-Length: 2\n\nno": Read(404, True, True, b"no"),
-    b"HTTP/1.1 204 No Content\r\nContent-Length: 7\r\n\r\n": Read(204, True, True, b""),
-    b"HTTP/1.1 304 Not Modified\r\n\r\n": Read(304, True, True, b""),
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n": Read(101, True, False, b""),
-    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx": Read(200, True, True, b"x"),
-    b"HTTP/1.1 200 OK\r\nConnection: keep-alive, Close\r\nContent-Length: 1\r\n\r\nx": Read(200, True, False, b"x"),
-    b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx": Read(200, True, False, b"x"),
-    b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 1\r\n\r\nx": Read(200, True, True, b"x"),
-    b"HTTP/1.1 200 OK\r\n\r\nto the end": Read(200, True, False, b"to the end"),
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nto the end": Read(200, True, False, b"to the end"),
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;a=b\r\nlo\r\n0\r\n\r\n": Read(200, True, True, b"hello"),
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\ntransfer-encoding:\tchunked\r\n\r\nA\r\n0123456789\r\n00\r\nX: y\r\n\r\n": Read(200, True, True, b"0123456789"),
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n1\r\nx\r\n0\r\n\r\n": Read(200, True, False, b"x"),
-    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxHTTP/1.1 200 OK\r\n": Read(200, True, False, b"x"),
-    b"HTTP/1.1 200 OK\r\nX-Content-Length: 9\r\nContent-Length: 1\r\n\r\nx": Read(200, True, True, b"x"),
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello": again(200, b"hello"),
+    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n": again(200, b""),
+    b"HTTP/1.1 200\r\nContent-Length: 5, 5\r\nContent-Length: 5\r\n\r\nhello": again(200, b"hello"),
+    b"HTTP/1.1 404 Not Found\nContent-Length: 2\n\nno": again(404, b"no"),
+    b"HTTP/1.1 204 No Content\r\nContent-Length: 7\r\n\r\n": again(204, b""),
+    b"HTTP/1.1 304 Not Modified\r\n\r\n": again(304, b""),
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n": last(101, b""),
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nA: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx": again(200, b"x"),
+    b"HTTP/1.1 200 OK\r\nConnection: keep-alive, Close\r\nContent-Length: 1\r\n\r\nx": last(200, b"x"),
+    b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx": last(200, b"x"),
+    b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 1\r\n\r\nx": again(200, b"x"),
+    b"HTTP/1.1 200 OK\r\n\r\nto the end": last(200, b"to the end"),
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nto the end": last(200, b"to the end"),
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;a=b\r\nlo\r\n0\r\n\r\n": again(200, b"hello"),
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\ntransfer-encoding:\tchunked\r\n\r\nA\r\n0123456789\r\n00\r\nX: y\r\n\r\n": again(
+        200, b"0123456789"
+    ),
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n1\r\nx\r\n0\r\n\r\n": last(200, b"x"),
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxHTTP/1.1 200 OK\r\n": last(200, b"x"),
+    b"HTTP/1.1 200 OK\r\nX-Content-Length: 9\r\nContent-Length: 1\r\n\r\nx": again(200, b"x"),
 }  # fmt: skip
 
 REFUSED = {
@@ -93,7 +106,7 @@ def test_an_answer_that_comes_byte_by_byte_is_the_same(data: bytes, wanted: Read
 
 
 def test_the_answer_to_head_has_no_body() -> None:
-    assert read([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"], head=True) == Read(200, True, True, b"")
+    assert read([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"], head=True) == again(200, b"")
 
 
 def test_a_body_over_its_bound_is_refused() -> None:

@@ -28,7 +28,7 @@ class Service:
 
     def __init__(self, port: int = 0) -> None:
         self.listener = socket.create_server(("127.0.0.1", port), backlog=4096)
-        self.listener.setblocking(False)
+        self.listener.setblocking(False)  # noqa: FBT003 - the socket's own signature
         self.epoll = select.epoll()
         self.epoll.register(self.listener.fileno(), select.EPOLLIN)
         self.epoll.register(0, select.EPOLLIN)
@@ -52,7 +52,7 @@ class Service:
         with contextlib.suppress(BlockingIOError):
             while True:
                 sock, _ = self.listener.accept()
-                sock.setblocking(False)
+                sock.setblocking(False)  # noqa: FBT003 - the socket's own signature
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.open[sock.fileno()], self.unread[sock.fileno()] = sock, b""
                 self.epoll.register(sock.fileno(), select.EPOLLIN)
@@ -69,7 +69,9 @@ class Service:
         head, found, _ = self.unread[fd].partition(b"\r\n\r\n")
         if not found:
             return
-        length = next((int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+        length = next(
+            (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
+        )
         if len(self.unread[fd]) < len(head) + 4 + length:
             return
         request, self.unread[fd] = self.unread[fd], b""
