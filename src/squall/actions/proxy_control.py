@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from squall.errors import ActionFailed
 
@@ -34,8 +33,7 @@ class ProxyRefused(ActionFailed):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class ToxicState:
+class ToxicState(TypedDict):
     """A toxic as the proxy has it; `hits` counts connections, chunks, bytes, closed, requests, missed."""
 
     name: str
@@ -43,7 +41,7 @@ class ToxicState:
     stream: str
     toxicity: float
     attributes: dict[str, Any]
-    hits: dict[str, int] = field(default_factory=dict)
+    hits: dict[str, int]
 
 
 class ProxyControl:
@@ -61,7 +59,7 @@ class ProxyControl:
         self, name: str, type: str, stream: str = "downstream", toxicity: float = 1.0, attributes: Mapping[str, Any] | None = None  # noqa: A002
     ) -> bool:
         """Put a toxic on open and new connections; False when the very same one is there already."""
-        wanted = {"name": name, "type": type, "stream": stream, "toxicity": toxicity, "attributes": dict(attributes or {})}
+        wanted: ToxicState = {"name": name, "type": type, "stream": stream, "toxicity": toxicity, "attributes": dict(attributes or {}), "hits": {}}
         try:
             self._ask("add_toxic", **wanted)
         except ProxyRefused as refused:
@@ -87,14 +85,12 @@ class ProxyControl:
 
     def toxics(self) -> list[ToxicState]:
         """The toxics in order of application, with their hit counters."""
-        return [
-            ToxicState(item["name"], item["type"], item["stream"], float(item["toxicity"]), item["attributes"], item["hits"])
-            for item in self._ask("list")
-        ]
+        answer: list[ToxicState] = self._ask("list")
+        return answer
 
     def toxic(self, name: str) -> ToxicState | None:
         """The toxic of this name, if there is one."""
-        return next((toxic for toxic in self.toxics() if toxic.name == name), None)
+        return next((toxic for toxic in self.toxics() if toxic["name"] == name), None)
 
     def enable(self) -> None:
         """Listen; harmless when it does."""
@@ -152,7 +148,7 @@ class ProxyControl:
         return bytes(answer)
 
 
-def _same(there: ToxicState, wanted: Mapping[str, Any]) -> bool:
-    if (there.type, there.stream) != (wanted["type"], wanted["stream"]) or abs(there.toxicity - wanted["toxicity"]) > 1e-9:  # noqa: PLR2004
+def _same(there: ToxicState, wanted: ToxicState) -> bool:
+    if any(there[key] != wanted[key] for key in ("type", "stream", "toxicity")):
         return False
-    return all(there.attributes.get(key, 0) == value for key, value in wanted["attributes"].items())
+    return all(there["attributes"].get(key, value) == value for key, value in wanted["attributes"].items())

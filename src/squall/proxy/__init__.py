@@ -8,4 +8,24 @@ Nothing of experiments, targets or journals may enter here.
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["serve"]
+
+
+def serve(
+    api_host: str = "127.0.0.1",
+    api_port: int = 8474,
+    config_path: str | None = None,
+    options: Mapping[str, object] | None = None,
+    *,
+    seed: int | None = None,
+    ready: Callable[[str, int], None] | None = None,
+) -> None:
+    """Serve the Toxiproxy API and its proxies until SIGTERM or SIGINT; see `service.serve`."""
+    from squall.proxy import service  # an HTTP server is not for the data plane, which imports this package too
+
+    service.serve(api_host, api_port, config_path, options, seed=seed, ready=ready)

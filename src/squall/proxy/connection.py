@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from squall.proxy.flow import Flow
+from squall.proxy.http.conversation import Conversation, Reason
+from squall.proxy.http.rules import HTTP_KINDS
 from squall.proxy.loop import ERROR, HANGUP, READ, WRITE
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from squall.proxy.resolver import Address
     from squall.proxy.route import Proxy
-    from squall.proxy.toxics import Direction, Stage, Toxic
+    from squall.proxy.toxics import Direction, Toxic
 
 __all__ = ["Connection"]
 
@@ -33,6 +35,9 @@ class Connection:
         self.closed = False
         self.up: Flow | None = None
         self.down: Flow | None = None
+        self.conversation: Conversation | None = None
+        self.let_go_for: Reason | None = None
+        """Why its HTTP messages are no longer followed."""
         self._server: socket.socket | None = None
         self._addresses: list[Address] = []
         client.setblocking(False)
@@ -118,6 +123,33 @@ class Connection:
     def flow(self, stream: Direction) -> Flow | None:
         """The direction of this name, once connected."""
         return self.up if stream == "upstream" else self.down
+
+    def converse(self) -> None:
+        """Follow HTTP messages from here on; only while not a byte has passed is it known where one begins."""
+        up, down = self.up, self.down
+        if up is None or down is None or self.conversation is not None or up.received or down.received:
+            return
+        self.conversation = Conversation(self, up, down)
+        up.follow(self.conversation.requests)
+        down.follow(self.conversation.responses)
+
+    def forget_conversation(self) -> None:
+        """Follow HTTP messages no longer."""
+        self.conversation = None
+        for flow in (self.up, self.down):
+            if flow is not None:
+                flow.follow(None)
+
+    def count_unfollowed(self, toxic: Toxic) -> None:
+        """Tell an HTTP toxic that it cannot hit this connection, and why."""
+        if toxic.type not in HTTP_KINDS:
+            return
+        if self.let_go_for == "tls":
+            toxic.hits.tls += 1
+        elif self.let_go_for == "not_http":
+            toxic.hits.not_http += 1
+        elif self.conversation is None:
+            toxic.hits.unfollowed += 1
 
     # Ends
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from squall.proxy.connection import Connection
+    from squall.proxy.http.side import Side
     from squall.proxy.toxics import Direction, Inlet, Stage, Toxic
 
 __all__ = ["Flow"]
@@ -57,6 +58,8 @@ class Flow:
         self.reverse: Flow = self
         self.outlet = Outlet(self)
         self.chain: list[Stage[Any]] = []
+        self.outermost: Side | None = None
+        """What follows HTTP messages here, nearest to the client: before the toxics upstream, behind them downstream."""
         self.first: Inlet = self.outlet
         self.received = 0
         self.in_flight = 0
@@ -254,24 +257,32 @@ class Flow:
         """Where a toxic is at work here."""
         return next((stage for stage in self.chain if stage.toxic is toxic), None)
 
+    def follow(self, side: Side | None) -> None:
+        """Follow HTTP messages from here on, or no longer."""
+        self.outermost = side
+        self._link()
+
     def _link(self) -> None:
+        stages: list[Stage[Any] | Side] = [*self.chain]
+        if self.outermost is not None:
+            stages.insert(0 if self.direction == "upstream" else len(stages), self.outermost)
         following: Inlet = self.outlet
-        for stage in reversed(self.chain):
+        for stage in reversed(stages):
             stage.next = following
             following = stage
         self.first = following
-        self._takes_pipes = self._options.engine == "splice" and all(stage.takes_pipes for stage in self.chain)
+        self._takes_pipes = self._options.engine == "splice" and all(stage.takes_pipes for stage in stages)
         queue_bytes = self._options.queue_bytes
-        extra = sum(queue_bytes if stage.capacity < 0 else stage.capacity for stage in self.chain)
-        self._capacity = _ROOM_BYTES + extra if self.chain else 0
-        if self._options.stamp and not self._stamped and any(stage.stamped for stage in self.chain):
+        extra = sum(queue_bytes if stage.capacity < 0 else stage.capacity for stage in stages)
+        self._capacity = _ROOM_BYTES + extra if stages else 0
+        if self._options.stamp and not self._stamped and any(stage.stamped for stage in stages):
             self.source.setsockopt(1, _SO_TIMESTAMPNS, 1)  # level SOL_SOCKET
             self._stamped = True
         self._choose_reader()
         self.left(0)
 
     def _choose_reader(self) -> None:
-        if self.chain:
+        if self.first is not self.outlet:
             self._give_pipe()
             self.readable = self._through_chain
         else:
@@ -340,7 +351,9 @@ class Flow:
         self.ended = True
         for stage in self.chain:
             stage.close()
-        self.chain = []
+        if self.outermost is not None:
+            self.outermost.close()
+        self.chain, self.outermost = [], None
         self.first = self.outlet
         self.outlet.close()
         if self._pipe is not None:

@@ -31,7 +31,7 @@ _SECOND_NS = 1_000_000_000
 
 
 class _TimeSpec(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_long) for name in ("interval_s", "interval_ns", "value_s", "value_ns")]  # noqa: RUF012 - ctypes' own form
+    _fields_ = [(name, ctypes.c_long) for name in ("interval_s", "interval_ns", "value_s", "value_ns")]
 
 
 class TimerFd:

@@ -43,6 +43,8 @@ class Options:
     """What the whole process may hold; beyond it each direction holds at most 256 KiB."""
     pipes: int = 2048
     """How many kernel pipes may exist at once; beyond it data is copied."""
+    http: bool = False
+    """Follow HTTP from each connection's first byte even while no HTTP toxic is there, so that one that comes later hits it."""
     http_body_bytes: int = 8 << 20
     """The largest HTTP body that is held in order to change it; larger ones pass unchanged and count as missed."""
     drain_s: int = 10

@@ -3,9 +3,9 @@
     {"control": "/run/.../proxy.sock", "seed": 7, "options": {...},
      "routes": [{"name": "orders", "listen": "127.0.0.1:8081", "upstream": "127.0.0.1:8080"}]}
 
-One route may stand in the object itself, without `routes`; `name` is "route" unless given; `upstream_fd` as `control`
-says: a connected socket with this number. It binds everything, then writes `ready` and a line's end on standard output;
-or one line `{"error": ..., "code": ...}` and exits with status 1. The owner holds the other end of standard input: when
+One route may stand in the object itself, without `routes`; `name` is "route" unless given; `control` may also be the
+number of a connected socket. It binds everything, then writes `ready` and a line's end on standard output; or one line
+`{"error": ..., "code": ...}` and exits with status 1. The owner holds the other end of standard input: when
 that ends, every toxic is dropped at once, nothing new is accepted, open connections go on for at most `drain_s`
 (10) seconds, and the process exits. SIGTERM does the same; `shutdown` ends everything at once.
 
@@ -33,7 +33,7 @@ from squall.proxy.plane import Plane, ProxySpec
 from squall.proxy.refusals import Invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["bind_unix", "main"]
 
@@ -49,7 +49,7 @@ class Server:
     """One data plane process, from its configuration to its end."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self._options = Options.read(_object(config, "options"))
+        self._options = Options.read({"http": True, **_object(config, "options")})
         seed = config.get("seed")
         if seed is not None and type(seed) is not int:
             raise Invalid(f"seed: {seed!r} is not a whole number")
@@ -104,7 +104,7 @@ class Server:
         self._plane.loop.want(fd, READ | HANGUP | ERROR)
 
     @contextlib.contextmanager
-    def _signals(self) -> Any:
+    def _signals(self) -> Iterator[None]:
         """SIGTERM and SIGINT arrive as bytes on a socket that the loop watches: no handler runs in mid-event."""
         hear, ring = socket.socketpair()
         for end in (hear, ring):
@@ -155,7 +155,7 @@ def bind_unix(path: str) -> socket.socket:
         fd = os.open(folder or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             listener.bind(f"/proc/self/fd/{fd}/{name}")
-            os.chmod(name, 0o600, dir_fd=fd)  # noqa: PTH101 - relative to the folder's descriptor
+            os.chmod(name, 0o600, dir_fd=fd)
         finally:
             os.close(fd)
         listener.listen(16)
@@ -203,8 +203,9 @@ def _prepare(options: Options) -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-def main(argv: list[str]) -> int:
-    """Run one data plane; the exit status."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one data plane; the exit status. `argv` is what follows the module's name."""
+    argv = sys.argv[1:] if argv is None else argv
     try:
         if len(argv) != 1:
             raise Invalid("one argument is needed: the configuration as a JSON object")
@@ -224,4 +225,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from squall.proxy.flow import COPY_BYTES
+from squall.proxy.http.rules import HTTP_KINDS
 from squall.proxy.loop import Loop
 from squall.proxy.pipes import PipePool
 from squall.proxy.refusals import AlreadyExists, Invalid, NotFound
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from squall.proxy.options import Options
+    from squall.proxy.toxics.attributes import Attributes
 
-__all__ = ["Budget", "Plane", "ProxySpec"]
+__all__ = ["Budget", "Plane", "ProxySpec", "defaults_of"]
 
 
 @dataclass(slots=True)
@@ -169,11 +171,19 @@ def new_toxic(given: Mapping[str, Any]) -> Toxic:
     else:
         raise Invalid("stream was invalid, can be either upstream or downstream")
     kind = _text(given.get("type"), "type")
-    if kind not in KINDS:
-        raise Invalid("invalid toxic type")
+    defaults = defaults_of(kind)
     toxicity = _toxicity(given.get("toxicity"))
     name = _text(given.get("name"), "name") or f"{kind}_{stream}"
-    return Toxic(name, kind, direction, 1.0 if toxicity is None else toxicity, KINDS[kind].defaults)
+    return Toxic(name, kind, direction, 1.0 if toxicity is None else toxicity, defaults, spelling=stream)
+
+
+def defaults_of(kind: str) -> Attributes:
+    """The attributes of a toxic of this type; Invalid for an unknown one."""
+    if kind in KINDS:
+        return KINDS[kind].defaults
+    if kind in HTTP_KINDS:
+        return HTTP_KINDS[kind]
+    raise Invalid("invalid toxic type")
 
 
 def _text(value: object, name: str) -> str:

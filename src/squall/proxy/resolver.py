@@ -46,29 +46,34 @@ class Endpoint:
 
 
 def read_endpoint(text: str) -> Endpoint:
-    """Read "host:port", ":port" or "[ipv6]:port"; CannotListen, in Go's words, for anything else."""
+    """Read "host:port", ":port", "[ipv6]:port" or "" (any port on all addresses); CannotListen, in Go's words, for anything else."""
+    if not text:
+        return Endpoint("", 0)
     host, colon, port = text.rpartition(":")
     if not colon:
-        raise CannotListen(f"listen tcp: address {text}: missing port in address")
+        raise CannotListen(f"address {text}: missing port in address")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise CannotListen(f"listen tcp: address {text}: too many colons in address")
+        raise CannotListen(f"address {text}: too many colons in address")
     try:
         number = int(port or "0") if (port or "0").isascii() else socket.getservbyname(port, "tcp")
     except ValueError:
         try:
             number = socket.getservbyname(port, "tcp")
         except OSError:
-            raise CannotListen(f"listen tcp: lookup tcp/{port}: unknown port") from None
+            raise CannotListen(f"lookup tcp/{port}: unknown port") from None
     if not 0 <= number <= 65535:  # noqa: PLR2004 - what a port is
-        raise CannotListen(f"listen tcp: address {port}: invalid port")
+        raise CannotListen(f"address {port}: invalid port")
     return Endpoint(host, number)
 
 
 def listen_on(text: str) -> socket.socket:
     """A listening socket that shares its address with nobody; CannotListen names the address and the reason."""
-    endpoint = read_endpoint(text)
+    try:
+        endpoint = read_endpoint(text)
+    except CannotListen as error:
+        raise CannotListen(f"listen tcp: {error}") from error
     if not endpoint.host:
         family, address = socket.AF_INET6, ("::", endpoint.port, 0, 0)
         if not socket.has_dualstack_ipv6():
@@ -77,7 +82,8 @@ def listen_on(text: str) -> socket.socket:
         try:
             family, address = endpoint.numeric() or _look_up(endpoint)[0]  # type: ignore[assignment] # both are Address
         except OSError as error:
-            raise CannotListen(f"listen tcp: lookup {endpoint.host}: {error.strerror or error}") from error
+            reason = "no such host" if isinstance(error, socket.gaierror) else error.strerror or error
+            raise CannotListen(f"listen tcp: lookup {endpoint.host}: {reason}") from error
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

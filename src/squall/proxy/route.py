@@ -6,10 +6,11 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from squall.proxy.connection import Connection
+from squall.proxy.http.rules import HTTP_KINDS
 from squall.proxy.loop import READ
-from squall.proxy.refusals import Invalid, NotFound
+from squall.proxy.refusals import NotFound
 from squall.proxy.resolver import listen_on, read_endpoint
-from squall.proxy.toxics import KINDS, Toxic
+from squall.proxy.toxics import Toxic
 
 if TYPE_CHECKING:
     import socket
@@ -33,6 +34,8 @@ class Proxy:
         self.plane, self.name = plane, name
         self.listen, self.upstream = listen, upstream
         self.toxics: list[Toxic] = []
+        self.http: dict[str, int] = dict.fromkeys(("messages", "not_http", "tls", "upgraded"), 0)
+        """HTTP requests that were followed, and connections that were not, by reason."""
         self.connections: set[Connection] = set()
         self.accepted = 0
         self.gone: dict[str, dict[str, int]] = {}
@@ -103,10 +106,15 @@ class Proxy:
 
     def dress(self, connection: Connection) -> None:
         """Put the toxics that hit it on a new connection."""
+        http = self.plane.options.http
         for toxic in self.toxics:
             flow = connection.flow(toxic.stream)
-            if flow is not None and _hits(flow, toxic):
+            if toxic.type in HTTP_KINDS:
+                http = True
+            elif flow is not None and self.is_on(flow, toxic):
                 flow.add(toxic, len(flow.chain))
+        if http:
+            connection.converse()
 
     def closed(self, connection: Connection) -> None:
         """A connection has ended: keep its counts."""
@@ -133,8 +141,13 @@ class Proxy:
     def add_toxic(self, toxic: Toxic) -> None:
         """Put a toxic behind those that are there, on open connections too."""
         self.toxics.append(toxic)
+        if toxic.type in HTTP_KINDS:
+            for connection in list(self.connections):
+                connection.converse()
+                connection.count_unfollowed(toxic)
+            return
         for flow in self._flows(toxic.stream):
-            if _hits(flow, toxic):
+            if self.is_on(flow, toxic):
                 flow.add(toxic, len(flow.chain))
 
     def update_toxic(self, toxic: Toxic, attributes: Mapping[str, object], toxicity: float | None) -> None:
@@ -142,8 +155,11 @@ class Proxy:
         toxic.attributes = toxic.attributes.updated(attributes)
         if toxicity is not None:
             toxic.toxicity = toxicity
+        if toxic.type in HTTP_KINDS:
+            self._tell_conversations(toxic, removed=False)
+            return
         for flow in self._flows(toxic.stream):
-            stage, hit = flow.stage_of(toxic), _hits(flow, toxic)
+            stage, hit = flow.stage_of(toxic), self.is_on(flow, toxic)
             if stage is not None and hit:
                 stage.configure(toxic.attributes)
             elif stage is not None:
@@ -154,6 +170,8 @@ class Proxy:
     def remove_toxic(self, toxic: Toxic) -> None:
         """Take a toxic away; what it holds goes on at once."""
         self.toxics.remove(toxic)
+        if toxic.type in HTTP_KINDS:
+            self._tell_conversations(toxic, removed=True)
         for flow in self._flows(toxic.stream):
             stage = flow.stage_of(toxic)
             if stage is not None:
@@ -161,6 +179,15 @@ class Proxy:
         self.gone[toxic.name] = toxic.hits.to_json()
         while len(self.gone) > _GONE_MOST:
             del self.gone[next(iter(self.gone))]
+
+    def _tell_conversations(self, toxic: Toxic, *, removed: bool) -> None:
+        for connection in list(self.connections):
+            if connection.conversation is not None:
+                connection.conversation.changed(toxic, removed=removed)
+
+    def is_on(self, flow: Flow, toxic: Toxic) -> bool:
+        """Whether a toxic is on this direction: one draw for each connection, direction and toxic, kept when the share changes."""
+        return toxic.toxicity >= 1 or flow.random(f"{toxic.name}/toxicity").random() < toxic.toxicity
 
     def _position(self, flow: Flow, toxic: Toxic) -> int:
         later = self.toxics[self.toxics.index(toxic) + 1 :]
@@ -198,14 +225,6 @@ class Proxy:
             "received": {stream: count[0] for stream, count in counts.items()},
             "sent": {stream: count[1] for stream, count in counts.items()},
             "hits": {toxic.name: toxic.hits.to_json() for toxic in self.in_order()},
-            "gone": dict(self.gone),
+            "gone": dict(self.gone), "http": dict(self.http),
         }  # fmt: skip
-
-
-def _hits(flow: Flow, toxic: Toxic) -> bool:
-    """Whether a toxic is on this direction: one draw for each connection, direction and toxic, kept through changes of the share."""
-    if toxic.toxicity >= 1:
-        return True
-    return flow.random(f"{toxic.name}/toxicity").random() < toxic.toxicity
-
 

@@ -9,10 +9,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from squall.proxy.toxics.bandwidth import Bandwidth
 from squall.proxy.toxics.latency import Latency
+from squall.proxy.toxics.limit_data import LimitData
+from squall.proxy.toxics.reset_peer import ResetPeer
+from squall.proxy.toxics.slicer import Slicer
+from squall.proxy.toxics.slow_close import SlowClose
 from squall.proxy.toxics.stage import Direction, Hits, Host, Inlet, Stage, Toxic
+from squall.proxy.toxics.timeout import Timeout
 
 __all__ = ["KINDS", "Direction", "Hits", "Host", "Inlet", "Stage", "Toxic"]
 
-KINDS: dict[str, type[Stage[Any]]] = {kind.type: kind for kind in (Latency,)}
+KINDS: dict[str, type[Stage[Any]]] = {
+    kind.type: kind for kind in (Latency, Bandwidth, SlowClose, Timeout, ResetPeer, Slicer, LimitData)
+}
 """Every toxic on the byte stream by its type, in Toxiproxy's spelling."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Attributes"]
 
 _INT64 = 1 << 63
+_NOUNS: dict[type, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "an object", tuple: "a list of texts"}
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,19 @@ class Attributes:
     """The base of all attributes; `ours` names those that Toxiproxy does not have."""
 
     ours: ClassVar[frozenset[str]] = frozenset()
+    nullable: ClassVar[dict[str, type]] = {}
+    """The types of attributes whose default is None."""
+
+    @classmethod
+    def kinds(cls) -> dict[str, type]:
+        """The type of each attribute."""
+        plain = cls()
+        return {field.name: cls.nullable.get(field.name) or type(getattr(plain, field.name)) for field in fields(cls)}
 
     def updated(self, given: Mapping[str, object]) -> Self:
         """These attributes with the given ones changed; Invalid for a value of the wrong type."""
-        changes: dict[str, object] = {}
-        for field in fields(self):
-            if field.name in given and given[field.name] is not None:
-                changes[field.name] = _checked(field.name, given[field.name], type(field.default))
+        kinds = self.kinds()
+        changes = {name: _checked(name, given[name], kind) for name, kind in kinds.items() if given.get(name) is not None}
         after = replace(self, **changes)
         after.check()
         return after
@@ -40,29 +47,19 @@ class Attributes:
 
     def to_json(self) -> dict[str, object]:
         """The attributes as the API shows them."""
-        return {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name not in self.ours or getattr(self, field.name) != field.default
-        }
+        plain = type(self)()
+        hidden = self.ours | set(self.nullable)
+        shown = {name: getattr(self, name) for name in self.kinds() if name not in hidden or getattr(self, name) != getattr(plain, name)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in shown.items()}
 
 
 def _checked(name: str, value: object, kind: type) -> object:
     if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise Invalid(f"json: cannot unmarshal {_shown(value)} into Go struct field .attributes.{name} of type {_GO[kind]}")
+        return float(value)
+    if kind is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
+        raise Invalid(f"{name}: {value!r} is not {_NOUNS[kind]}")
     if kind is int and isinstance(value, int) and not -_INT64 <= value < _INT64:
-        raise Invalid(f"json: cannot unmarshal number {value} into Go struct field .attributes.{name} of type int64")
+        raise Invalid(f"{name}: {value} does not fit into 64 bits")
     return value
-
-
-_GO: dict[type, str] = {int: "int64", float: "float64", str: "string", bool: "bool", dict: "map[string]interface {}", list: "[]string"}
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, (int, float)):
-        return f"number {value}" if isinstance(value, float) else "number"
-    return {str: "string", dict: "object", list: "array"}.get(type(value), "value")

@@ -42,6 +42,12 @@ class Hits:
     """HTTP messages that it hit."""
     missed: int = 0
     """HTTP messages that it should have changed and could not."""
+    not_http: int = 0
+    """Connections that an HTTP toxic could not hit, because they are not HTTP/1.x."""
+    tls: int = 0
+    """Connections that an HTTP toxic could not hit, because they are TLS."""
+    unfollowed: int = 0
+    """Connections that an HTTP toxic could not hit: when it came, it was not known where their next message begins."""
 
     def to_json(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -57,12 +63,14 @@ class Toxic:
     toxicity: float
     attributes: Attributes
     hits: Hits = field(default_factory=Hits)
+    spelling: str = ""
+    """The stream as it was asked for: any case is taken, and shown."""
 
     def to_json(self) -> dict[str, object]:
         """As Toxiproxy's API shows it."""
         return {
-            "attributes": self.attributes.to_json(), "name": self.name, "type": self.type,
-            "stream": self.stream, "toxicity": self.toxicity,
+            "attributes": self.attributes.to_json(), "name": self.name, "type": self.type, "stream": self.spelling or self.stream,
+            "toxicity": int(self.toxicity) if self.toxicity.is_integer() else self.toxicity,
         }  # fmt: skip
 
 
