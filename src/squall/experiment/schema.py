@@ -48,6 +48,8 @@ def experiment_schema() -> Schema:
     definitions["FaultStep"]["properties"] = {"type": {"enum": fault_types(), "description": "What goes wrong."}}
     for holder, keys in _EXACTLY_ONE.items():
         definitions[holder]["oneOf"] = [_given(key) for key in keys]
+    has_targets = _given("targets")
+    spec["if"], spec["then"] = {"not": has_targets}, {"properties": {"faults": {"items": {"required": ["targets"]}}}}
     definitions["Experiment"] = spec
     document: Schema = {
         "$schema": DIALECT,
