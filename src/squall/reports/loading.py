@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from squall.reports.record import GaugeSeries, RequestSeries
     from squall.reports.story import FaultStory
 
-__all__ = ["load_run"]
+__all__ = ["load_run", "read_columns"]
 
 _FILES = ("events.jsonl", "samples.bin", "journal.jsonl", "experiment.yaml")
 _LINE_MAX = 8 << 20
@@ -41,7 +41,7 @@ def load_run(folder: Path) -> RunRecord:
     story, notes = _read_story(folder / "events.jsonl")
     start_ns = story.first.mono_ns if story.first else 0
     journal = read_undo_log(folder / "journal.jsonl", story)
-    columns, sample_notes = _read_columns(folder / "samples.bin")
+    columns, sample_notes = read_columns(folder / "samples.bin")
     if not story.first:
         start_ns = min((min(series.time_ns) for series in columns), default=0)
     length_s = max([story.last_s, journal.last_s, *((max(series.time_ns) - start_ns) / 1e9 for series in columns)])
@@ -105,7 +105,8 @@ def _read_story(path: Path) -> tuple[Story, list[str]]:
     return story, notes
 
 
-def _read_columns(path: Path) -> tuple[list[Series], list[str]]:
+def read_columns(path: Path) -> tuple[list[Series], list[str]]:
+    """The series of a run that have samples, and what of the file could not be read."""
     if not path.is_file():
         return [], ["There is no samples.bin: nothing was measured, or it is lost."]
     try:

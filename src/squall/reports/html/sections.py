@@ -91,7 +91,8 @@ def cards(record: RunRecord) -> Html:
     rest = ", ".join(f"{count(value)} {name}" for name, value in totals.items() if most and name != most[0])
     judgement = record.judgement
     return el(
-            _phases_card(record, "p95 latency", "ns"),
+        "section",
+        _phases_card(record, "p95 latency", "ns"),
         _phases_card(record, "Error rate", "ratio"),
         _card("Time to detect", duration(judgement.detect_ns), "from the fault's start until it could be told from the samples"),
         _card("Time to recover", duration(judgement.recover_ns), "from the fault's end until the steady state held again"),
