@@ -104,7 +104,7 @@ def test_the_first_that_matches_and_is_not_used_up_takes_the_call() -> None:
         {"name": "then", "match": {"path": "/*"}, "answer": {}, "atMost": 2},
     ])  # fmt: skip
     assert [taken.by("/a") for _ in range(3)] == ["once", "then", "then"]
-    assert taken.by("/a") == "('once' has had its 1 calls; 'then' has had its 2 calls)"
+    assert taken.by("/a") == "('once' has had its 1 call; 'then' has had its 2 calls)"
 
 
 def test_in_order_each_waits_for_those_before_it() -> None:
@@ -119,7 +119,7 @@ def test_in_order_each_waits_for_those_before_it() -> None:
     })  # fmt: skip
     assert taken.by("/work") == "(it is not the turn of 'work': 'login' comes first)"
     assert taken.by("/login") == "login"
-    assert taken.by("/login") == "('login' has had its 1 calls)"
+    assert taken.by("/login") == "('login' has had its 1 call)"
     assert taken.by("/logout") == "(it is not the turn of 'logout': 'work' comes first)"
     assert [taken.by("/work"), taken.by("/work"), taken.by("/logout")] == ["work", "work", "logout"]
     assert taken.by("/work") == "(the turn of 'work' is over)"

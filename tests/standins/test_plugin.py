@@ -49,7 +49,7 @@ def test_the_fixture_serves_and_fails_tests_whose_calls_were_not_as_expected(tmp
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1, done.stdout
     assert "1 failed, 4 passed, 2 errors" in done.stdout
-    assert "unused: never called: expected at least 1 calls, saw 0" in done.stdout
+    assert "unused: never called: expected at least 1 call, saw 0" in done.stdout
     assert "unexpected call 1: GET /b" in done.stdout
     assert "expectations[0].anwser: is not known here; did you mean 'answer'?" in done.stdout
 

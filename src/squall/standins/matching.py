@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from squall.standins.report import count_calls
 from squall.units import Duration
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Book:
             if differences(expectation.match, call):
                 continue
             if expectation.most is not None and self._met[index] >= expectation.most:
-                used_up.append(f"{expectation.title!r} has had its {expectation.most} calls")
+                used_up.append(f"{expectation.title!r} has had its {count_calls(expectation.most)}")
                 continue
             return self._take(index)
         return self._refuse(call, used_up)

@@ -6,9 +6,14 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Call", "Report", "StandInMismatch", "Unexpected", "Unused"]
+__all__ = ["Call", "Report", "StandInMismatch", "Unexpected", "Unused", "count_calls"]
 
 SHOWN_MAX = 20
+
+
+def count_calls(count: int) -> str:
+    """So many calls, in words: "1 call", "3 calls"."""
+    return f"{count} call{'' if count == 1 else 's'}"
 
 
 class StandInMismatch(AssertionError):  # noqa: N818 - what a test fails with
@@ -78,7 +83,7 @@ class Unused:
     seen: int
 
     def __str__(self) -> str:
-        return f"unused: {self.expectation}: expected at least {self.expected} calls, saw {self.seen}"
+        return f"unused: {self.expectation}: expected at least {count_calls(self.expected)}, saw {self.seen}"
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class Report:
 
     def __str__(self) -> str:
         verdict = "as expected" if self.ok else "not as expected"
-        lines = [f"{self.name}: {self.total} calls, {verdict}"]
+        lines = [f"{self.name}: {count_calls(self.total)}, {verdict}"]
         lines += [f"  {count} x {title}" for title, count in self.met]
         lines += [f"  {each}" for each in self.unexpected[:SHOWN_MAX]]
         if self.unexpected_total > SHOWN_MAX:
