@@ -96,6 +96,8 @@ class _Trailing:
         bad = self.measure.is_bad(sample)
         if bad is None:
             return
+        if self.measure.kind == "latency" and sample.latency_ns < self.measure.limit:
+            bad = False  # given up before the ceiling: how long it would have taken nobody knows; it is an error, and counted there
         heapq.heappush(self._ended, (sample.time_ns + max(0, sample.latency_ns), bad))
         self._bad += bad
         if self._from_ns is not None and sample.time_ns >= self._from_ns:

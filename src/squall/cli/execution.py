@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from squall.engine import Outcome, PlannedFault
+    from squall.cli.progress import Extra
     from squall.engine.log import Listener
     from squall.experiment.model import Experiment
 
@@ -28,7 +29,12 @@ _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def execute(
-    experiment: Experiment, *, state: State | None = None, quiet: bool = False, listeners: Sequence[Listener] = ()
+    experiment: Experiment,
+    *,
+    state: State | None = None,
+    quiet: bool = False,
+    listeners: Sequence[Listener] = (),
+    panel: Extra | None = None,
 ) -> Outcome:
     """Run it with live progress on stderr. Ctrl-C recovers and reports; a second one changes nothing."""
     from squall.cli.progress import Progress
@@ -55,7 +61,7 @@ def execute(
             signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # a stopped engine is ended by its guardian
         return await run.execute()
 
-    progress = None if quiet else Progress()
+    progress = None if quiet else Progress(panel)
     heard = [*listeners, *([progress.hear] if progress is not None else [])]
     with progress or contextlib.nullcontext():
         return asyncio.run(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from squall.events import (
     AbortTriggered,
@@ -28,12 +28,13 @@ from squall.events import (
 from squall.units import Duration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from squall.engine import Run
     from squall.events import Event, Stamped
 
-__all__ = ["Progress", "sentence"]
+__all__ = ["Extra", "Progress", "sentence"]
 
 _VERBS = {
     "define": "watching the steady state",
@@ -94,10 +95,22 @@ def _short(ns: int) -> str:
     return f"{ns / 1e6:.1f} ms" if ns < 1_000_000_000 else f"{ns / 1e9:.2f} s"
 
 
+class Extra(Protocol):
+    """More to show in the panel; it may also speak, through `say`."""
+
+    say: Callable[[str], None]
+
+    def rows(self) -> list[Any]:
+        """Lines for the live panel, as rich renders them."""
+
+
 class Progress:
     """Enter it, give its `hear` to the run as a listener, and `follow` the run for what is between events."""
 
-    def __init__(self) -> None:
+    def __init__(self, extra: Extra | None = None) -> None:
+        self._extra = extra
+        if extra is not None:
+            extra.say = self.say
         self._terminal = sys.stderr.isatty()
         self._run: Run | None = None
         self._stage, self._stage_from, self._stage_ns = "define", time.monotonic(), 0
@@ -187,7 +200,7 @@ class Progress:
             )
         for name, history in self._windows.items():
             rows.add_row(*_row(name, history))
-        parts: list[Any] = [head, rows]
+        parts: list[Any] = [head, rows, *(self._extra.rows() if self._extra is not None else [])]
         distance = self._run.distance if self._run is not None else 0.0
         if self._stage == "monitor":
             gauge = round(min(1.0, distance) * _BAR)
