@@ -79,17 +79,16 @@ class Evidence:
     def _in_time(self, findings: list[Finding]) -> Finding:
         within = self._experiment.recovery.within
         watched = self._timeline.end_ns - self._timeline.fault_end_ns
-        outcome: Outcome = "unclear"
-        if self._heal.state == "healed":
-            outcome, reason = "met", self._heal.detail
-        elif self._heal.healed_ns is not None:
-            outcome, reason = "broken", self._heal.detail
+        outcome: Outcome = "broken" if any(f.outcome == "broken" for f in findings) else "unclear"
+        reason = self._heal.detail
+        if self._heal.state == "healed" and (self._heal.lasting or outcome == "unclear"):
+            outcome = "met"
+        elif self._heal.state == "late" and self._heal.healed_ns is not None:
+            outcome = "broken"
         elif watched < within:
-            reason = f"{self._heal.detail}; watched for {Duration(max(0, watched))} only"
-        else:
-            outcome = "broken" if any(f.outcome == "broken" for f in findings) else "unclear"
-            unsure = "" if outcome == "broken" else ", but too few samples to be sure"
-            reason = f"{self._heal.detail}, {within} after the fault's end{unsure}"
+            outcome, reason = "unclear", f"{reason}; watched for {Duration(max(0, watched))} only"
+        elif outcome == "unclear":
+            reason += ", but too few samples to be sure"
         numbers = {}
         if self._heal.healed_ns is not None:
             value = float(self._heal.healed_ns)

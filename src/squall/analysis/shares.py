@@ -5,8 +5,8 @@ independent. The interval is the wider, at each end, of two:
 
 - exact: Clopper-Pearson, as if every request were on its own; right when failures are few or none;
 - blocks: a circular block bootstrap over whole seconds (Politis and Romano 1992, after Kuensch 1989), which keeps
-  together what happened together. It gives the standard error of the share's logit, on which scale a small share's
-  error is about as wide above as below; Student's t for the number of blocks allows for how few they are (as with few
+  together what happened together. It gives the standard error, which is carried to the logit scale (delta method),
+  where a small share's error is about as wide above as below; Student's t for the number of blocks allows for how few they are (as with few
   clusters: Cameron, Gelbach and Miller 2008).
 """
 
@@ -78,11 +78,11 @@ def share_interval(bad: Sequence[int], total: Sequence[int], seed: int = 0) -> I
     if n == 0:
         return Interval(0.0, low, high, 0)
     value = failed / n
-    if 0 < failed < n and len(total) > 1:
-        replicates = [_logit(share, n) for share in resampled_shares(bad, total, seed)]
-        half = _student_for(len(_merged(total))) * _deviation(replicates)
-        low = min(low, _share(_logit(value, n) - half))
-        high = max(high, _share(_logit(value, n) + half))
+    if 1 < failed < n - 1 and len(total) > 1:  # one failure alone tells nothing about how failures cluster
+        error = _deviation(resampled_shares(bad, total, seed)) / (value * (1 - value))
+        half = _student_for(len(_merged(total))) * error
+        logit = math.log(value / (1 - value))
+        low, high = min(low, _share(logit - half)), max(high, _share(logit + half))
     return Interval(value, low, high, n)
 
 
@@ -140,12 +140,6 @@ def _student_for(units: int) -> float:
 def _deviation(values: Sequence[float]) -> float:
     mean = math.fsum(values) / len(values)
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
-
-
-def _logit(share: float, n: int) -> float:
-    # Half a sample away from 0 and 1, where the logit has no value.
-    inside = min(1 - 0.5 / n, max(0.5 / n, share))
-    return math.log(inside / (1 - inside))
 
 
 def _share(logit: float) -> float:

@@ -3,7 +3,7 @@
 Before the fault and while the system heals, point values decide, with a least number of samples: a wrong "no" costs a
 run that is started again, a wrong "yes" is caught by the verdict, which asks for intervals. Healing is looked for on a
 grid of 100 ms: the first moment from which the steady state holds for a stable window (5 s, longer where that has fewer
-than three samples) *and* for all that was seen since.
+than three samples) *and* for all that was seen since; failing that, the first stable window, with a relapse.
 """
 
 from __future__ import annotations
@@ -127,11 +127,13 @@ def _first_breach(measure: Measure, columns: Columns, start: int, end: int) -> i
 class Heal:
     """How far healing is: `healed_ns` is the time to recover (None: not seen yet); `done`: watching on would tell no more.
 
-    `state`: `waiting` for it, `healed` within the time allowed, `late` when that has passed without it.
+    `state`: `waiting` for it, `healed` within the time allowed, `late` when that has passed without it. `lasting`: from
+    then on all that was seen, taken together, is within the thresholds; else there was a relapse.
     """
 
     state: Literal["waiting", "healed", "late"]
     healed_ns: int | None
+    lasting: bool
     done: bool
     detail: str
 
@@ -174,12 +176,16 @@ class HealWatch:
         missing = [h.measure for h, since in zip(self._healing, found, strict=True) if since is None]
         if missing:
             names = ", ".join(f"{m.expectation}: {m.text}" for m in missing)
-            return Heal("late" if over else "waiting", None, over, f"not steady again: {names}")
-        healed_ns = max((since for since in found if since is not None), default=0)
+            return Heal(
+                "late" if over else "waiting", None, lasting=False, done=over, detail=f"not steady again: {names}"
+            )
+        healed_ns = max((since[0] for since in found if since), default=0)
+        lasting = all(since[1] for since in found if since)
+        said = f"steady again after {Duration(healed_ns)}" + ("" if lasting else ", but not to the end")
         if healed_ns > self._within_ns:
-            return Heal("late", healed_ns, over, f"steady again only after {Duration(healed_ns)}")
-        told = all(healing.can_tell(healed_ns, now_ns) for healing in self._healing)
-        return Heal("healed", healed_ns, over or told, f"steady again after {Duration(healed_ns)}")
+            return Heal("late", healed_ns, lasting, over, said)
+        told = lasting and all(healing.can_tell(healed_ns, now_ns) for healing in self._healing)
+        return Heal("healed", healed_ns, lasting, over or told, said)
 
     @classmethod
     def replay(cls, experiment: Experiment, columns: Mapping[str, Columns], timeline: Timeline) -> HealWatch:
@@ -207,17 +213,20 @@ class _Healing:
         starts = range(self._from_ns, self._from_ns + len(self._n) * self._grain, self._grain)
         self._bad, self._n = marks.counts([(at, at + self._grain) for at in starts])
 
-    def since(self, now_ns: int, waiting: Sequence[int] = ()) -> int | None:
-        """From the fault's end to the first moment from which it holds, in ns; None: not yet."""
+    def since(self, now_ns: int, waiting: Sequence[int] = ()) -> tuple[int, bool] | None:
+        """From the fault's end to the first moment from which it holds, in ns, and whether to the end; None: not yet."""
         n, bad, last = self._sums(now_ns, waiting)
+        relapsed = None
         for first in range(last):
             # The stable window reaches to where it has its length and its least number of samples.
             stable = max(first + math.ceil(STABLE_NS / self._grain), bisect_left(n, n[first] + SAMPLES_MIN))
             if stable > last:
-                return None
-            if self._holds(n, bad, first, stable) and self._holds(n, bad, first, last):
-                return first * self._grain
-        return None
+                break
+            if self._holds(n, bad, first, stable):
+                if self._holds(n, bad, first, last):
+                    return first * self._grain, True
+                relapsed = first if relapsed is None else relapsed
+        return None if relapsed is None else (relapsed * self._grain, False)
 
     def can_tell(self, healed_ns: int, now_ns: int) -> bool:
         """Whether the samples since healing are enough for a verdict."""
