@@ -53,22 +53,25 @@ def frame_of(length_s: float) -> Frame:
     return Frame(0.0, max(length_s, 1.0))
 
 
-def chart(series: RequestSeries, backdrop: Backdrop, number: int) -> Html:
-    """One figure; `number` tells the figures of a page apart."""
-    slowest, usual = _slowest_and_usual(series)
+def chart(
+    series: RequestSeries, backdrop: Backdrop, number: int, *, of: str = "", beside: Sequence[RequestSeries] = ()
+) -> Html:
+    """One figure; `number` tells the figures of a page apart, `of` says whose it is, `beside` shares its scales."""
+    together = beside or [series]
+    slowest, usual = max(map(_slowest, together)), min(map(_usual, together))
     stalls = slowest > usual * _STALL_RATIO
     limits = backdrop.limits(series.name, "p95")
-    log = Logarithmic.over(usual_low(series), max([slowest, *(t.value for t in limits)]), _LATENCY_HEIGHT)
+    log = Logarithmic.over(min(map(_quickest, together)), max([slowest, *(t.value for t in limits)]), _LATENCY_HEIGHT)
     linear = Linear(_linear_most(slowest, limits), _LATENCY_HEIGHT)
     return el(
         "figure",
-        _head(series, number, stalls=stalls),
+        _head(series, number, of=of, stalls=stalls),
         el(
             "div",
             el("div", _lanes(backdrop), class_="row"),
             _row(log, _latency_plot(series, backdrop, log), "log", "latency"),
             _row(linear, _latency_plot(series, backdrop, linear), "linear", "latency"),
-            _error_row(series, backdrop),
+            _error_row(series, backdrop, together),
             el("div", el("span", class_="gutter"), _time_axis(backdrop.frame), class_="row"),
             el("div", class_="readout", hidden=True),
             class_="plots", tabindex="0", role="group", data_chart=str(number), data_series=series.name,
@@ -79,31 +82,30 @@ def chart(series: RequestSeries, backdrop: Backdrop, number: int) -> Html:
     )  # fmt: skip
 
 
-def _head(series: RequestSeries, number: int, *, stalls: bool) -> Html:
+def _head(series: RequestSeries, number: int, *, of: str, stalls: bool) -> Html:
     def choice(kind: str, label: str, *, chosen: bool) -> Html:
         name = f"scale-{number}"
         box = el("input", type="radio", name=name, id=f"{name}-{kind}", class_=f"pick-{kind}", checked=chosen)
         return join([box, el("label", label, for_=f"{name}-{kind}")])
 
-    return el(
-        "figcaption",
-        el("span", el("b", one_line(series.name, 80)), f" latency and errors, per {duration(series.width_s * 1e9)}", class_="what"),
-        el(
-            "span", el("span", "Scale of latency", class_="unseen"),
-            choice("log", "log", chosen=stalls), choice("linear", "linear", chosen=not stalls),
-            class_="toggle", role="radiogroup", aria_label="Scale of latency",
-        ),
-    )  # fmt: skip
+    name = [f"{of} · " if of else None, one_line(series.name, 80)]
+    what = el("span", el("b", name), f" latency and errors, per {duration(series.width_s * 1e9)}", class_="what")
+    scales = [choice("log", "log", chosen=stalls), choice("linear", "linear", chosen=not stalls)]
+    toggle = el("span", scales, class_="toggle", role="radiogroup", aria_label="Scale of latency")
+    return el("figcaption", what, toggle)
 
 
-def _slowest_and_usual(series: RequestSeries) -> tuple[float, float]:
-    p99 = [bucket.p99_ns for bucket in series.buckets if bucket.p99_ns is not None]
+def _slowest(series: RequestSeries) -> float:
+    return max((bucket.p99_ns for bucket in series.buckets if bucket.p99_ns is not None), default=1e6)
+
+
+def _usual(series: RequestSeries) -> float:
+    """The median of a usual bucket: of the quicker half of them, so that a long fault does not count as usual."""
     p50 = sorted(bucket.p50_ns for bucket in series.buckets if bucket.p50_ns is not None)
-    return max(p99, default=1e6), p50[len(p50) // 4] if p50 else 1e6
+    return p50[len(p50) // 4] if p50 else 1e6
 
 
-def usual_low(series: RequestSeries) -> float:
-    """The fastest median of any bucket, in ns."""
+def _quickest(series: RequestSeries) -> float:
     return min((bucket.p50_ns for bucket in series.buckets if bucket.p50_ns), default=1e6)
 
 
@@ -324,8 +326,8 @@ def _label_x(frame: Frame, window: Window | None) -> str:
     return frame.percent(window.end_s)
 
 
-def _error_row(series: RequestSeries, backdrop: Backdrop) -> Html:
-    rates = [bucket.errors / bucket.requests for bucket in series.buckets if bucket.requests]
+def _error_row(series: RequestSeries, backdrop: Backdrop, together: Sequence[RequestSeries]) -> Html:
+    rates = [bucket.errors / bucket.requests for each in together for bucket in each.buckets if bucket.requests]
     limits = [t.value for t in backdrop.limits(series.name, "error-rate") if t.role != "abort"]
     scale = share_scale(max([*rates, *limits], default=0.0), _ERROR_HEIGHT)
     shapes = [

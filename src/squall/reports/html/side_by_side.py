@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from squall.reports.comparison import CHANGES, sentence, shown, signed
 from squall.reports.html.charts import chart
 from squall.reports.html.page import backdrop_of, chart_data, page
 from squall.reports.html.parts import section
 from squall.reports.html.scales import Frame
 from squall.reports.html.tags import Html, el
 from squall.reports.html.verdicts import badge, icon
+from squall.reports.two_runs import CHANGES, pairs_of, sentence, shown, signed
 from squall.reports.wording import MISSING, clock, duration, measure, one_line
 
 if TYPE_CHECKING:
     from squall.analysis import Difference
-    from squall.reports.comparison import TwoRuns
-    from squall.reports.record import RequestSeries, RunRecord
+    from squall.reports.record import RunRecord
+    from squall.reports.two_runs import TwoRuns
 
-__all__ = ["comparison_to_html"]
+__all__ = ["to_html"]
 
 _CHARTS_MAX = 12
 
 
-def comparison_to_html(two: TwoRuns) -> str:
+def to_html(two: TwoRuns) -> str:
     """The comparison of two runs as one self-contained HTML file."""
-    pairs = _pairs(two)[:_CHARTS_MAX]
+    pairs = pairs_of(two)[:_CHARTS_MAX]
     frames = _frames(two)
     figures: list[Html] = []
     data: list[dict[str, object]] = []
     for pair in pairs:
-        for record, frame, series in zip((two.a, two.b), frames, pair, strict=True):
-            figures.append(chart(series, backdrop_of(record, frame), len(data)))
+        for letter, record, frame, series in zip("ab", (two.a, two.b), frames, pair, strict=True):
+            figures.append(chart(series, backdrop_of(record, frame), len(data), of=letter, beside=pair))
             data.append(chart_data(series, frame))
     numbers = [_row(difference) for difference in shown(two)]
     titles = ("Series", "Phase", "Number", "a", "b", "b - a", "95 % interval", "b is")
@@ -49,8 +49,8 @@ def comparison_to_html(two: TwoRuns) -> str:
         el(
             "main",
             el("section", _side("a", two.a), _side("b", two.b), class_="sides"),
-            section("numbers", "What differs", whole if numbers else empty),
             section("charts", "Both runs, from the moment the fault began", figures or empty),
+            section("numbers", "What differs", whole if numbers else empty),
             id="content",
         ),
         data=data,
@@ -77,13 +77,6 @@ def _side(letter: str, record: RunRecord) -> Html:
         el("ul", *(el("li", fact) for fact in facts), class_="facts"),
         class_="card",
     )
-
-
-def _pairs(two: TwoRuns) -> list[tuple[RequestSeries, RequestSeries]]:
-    """The series that both runs have, the one with the most requests first."""
-    others = {series.name: series for series in two.b.requests}
-    both = [(series, others[series.name]) for series in two.a.requests if series.name in others]
-    return sorted(both, key=lambda pair: -(pair[0].requests + pair[1].requests))
 
 
 def _frames(two: TwoRuns) -> tuple[Frame, Frame]:

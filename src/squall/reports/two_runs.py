@@ -1,4 +1,4 @@
-"""Two runs side by side, aligned at the moment when their faults began: as Markdown, for a terminal, and as HTML."""
+"""Two runs and what differs between them, in the order and words that every format of the comparison shares."""
 
 from __future__ import annotations
 
@@ -9,31 +9,16 @@ from typing import TYPE_CHECKING
 from squall.analysis import Comparison, Timeline, compare
 from squall.analysis.compare import Measured
 from squall.reports.loading import load_run, read_columns
-from squall.reports.markdown import escape, table
-from squall.reports.wording import duration, measure, one_line
+from squall.reports.wording import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from squall.analysis import Difference
-    from squall.reports.record import RunRecord
+    from squall.reports.record import RequestSeries, RunRecord
 
-__all__ = [
-    "CHANGES",
-    "TwoRuns",
-    "compare_runs",
-    "comparison_to_markdown",
-    "comparison_to_text",
-    "sentence",
-    "shown",
-    "signed",
-]
+__all__ = ["CHANGES", "TwoRuns", "compare_runs", "pairs_of", "sentence", "shown", "signed"]
 
 CHANGES = {"better": "better", "worse": "worse", "same": "the same", "unclear": "cannot tell"}
 """The words for each kind of change, of the second run against the first."""
-
-_MARKS = {"better": "✅", "worse": "❌", "same": "=", "unclear": "❔"}
-_WHATS = {"errorRate": "errors"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,57 +84,8 @@ def signed(difference: Difference, value: float) -> str:
     )
 
 
-def _cells(difference: Difference) -> list[str]:
-    interval = f"{signed(difference, difference.low)} to {signed(difference, difference.high)}"
-    return [
-        one_line(difference.series, 60),
-        difference.phase,
-        _WHATS.get(difference.what, difference.what),
-        measure(difference.a.value, difference.unit),
-        measure(difference.b.value, difference.unit),
-        signed(difference, difference.value),
-        interval,
-        CHANGES[difference.change],
-    ]
-
-
-_HEAD = ("series", "phase", "number", "a", "b", "b - a", "95 % interval", "b is")
-
-
-def _facts(two: TwoRuns) -> Iterator[tuple[str, str, str]]:
-    """What else can be set side by side: a name, a's and b's."""
-    a, b = two.a, two.b
-    yield "run", one_line(a.run, 120), one_line(b.run, 120)
-    yield "verdict", one_line(a.judgement.verdict, 30), one_line(b.judgement.verdict, 30)
-    yield "time to detect", duration(a.judgement.detect_ns), duration(b.judgement.detect_ns)
-    yield "time to recover", duration(a.judgement.recover_ns), duration(b.judgement.recover_ns)
-    yield "seed", str(a.seed), str(b.seed)
-    for name, owner in two.comparison.only_in.items():
-        where = [one_line(name, 80) if owner == record.run else "" for record in (a, b)]
-        yield "series only in one", where[0], where[1]
-
-
-def comparison_to_markdown(two: TwoRuns) -> str:
-    """The comparison as Markdown for a pull request's comment."""
-    rows = [[*map(escape, cells[:-1]), f"{_MARKS[d.change]} {cells[-1]}"] for d in shown(two) for cells in [_cells(d)]]
-    parts = [
-        f"## {escape(two.a.name)} against {escape(two.b.name)}",
-        f"**{escape(sentence(two), 600)}**",
-        table(["", "a", "b"], [[escape(cell) for cell in fact] for fact in _facts(two)]),
-        table(_HEAD, rows) if rows else "The runs have no series of requests in common.",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def comparison_to_text(two: TwoRuns) -> str:
-    """The comparison as plain lines for a terminal, in columns."""
-    facts = [["", "a", "b"], *(list(fact) for fact in _facts(two))]
-    rows = [list(_HEAD), *(_cells(difference) for difference in shown(two))]
-    return "\n\n".join([sentence(two), _columns(facts), _columns(rows)]) + "\n"
-
-
-def _columns(rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+def pairs_of(two: TwoRuns) -> list[tuple[RequestSeries, RequestSeries]]:
+    """The series of requests that both runs have, the one with the most requests first."""
+    others = {series.name: series for series in two.b.requests}
+    both = [(series, others[series.name]) for series in two.a.requests if series.name in others]
+    return sorted(both, key=lambda pair: -(pair[0].requests + pair[1].requests))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from squall.events import Finding
     from squall.reports.record import RunRecord
 
-__all__ = ["summary", "to_text"]
+__all__ = ["print_summary", "run_summary", "to_text"]
 
 _SIGNS = {"passed": "✓", "failed": "✗", "aborted": "■", "inconclusive": "?"}
 _COLOURS = {"passed": "green", "failed": "red", "aborted": "magenta", "inconclusive": "yellow"}
@@ -23,7 +23,7 @@ _OUTCOMES = {"met": ("✓", "green"), "broken": ("✗", "red"), "unclear": ("?",
 _FINDINGS_MAX = 12
 
 
-def summary(record: RunRecord, report: Path | None = None) -> RenderableType:
+def run_summary(record: RunRecord, report: Path | None = None) -> RenderableType:
     """The summary for a rich console; foreign text is never read as markup."""
     from rich.console import Group
     from rich.text import Text
@@ -101,6 +101,13 @@ def _facts(record: RunRecord) -> RenderableType:
     return text
 
 
+def print_summary(record: RunRecord, report: Path | None = None) -> None:
+    """Print the summary on standard output, in colour where that is a terminal."""
+    from rich.console import Console
+
+    Console(highlight=False, markup=False, emoji=False).print(run_summary(record, report))
+
+
 def to_text(record: RunRecord, report: Path | None = None, *, width: int = 100, colour: bool = False) -> str:
     """The summary as text of at most `width` columns (40 to 400), with ANSI colours where asked."""
     import io
@@ -112,5 +119,5 @@ def to_text(record: RunRecord, report: Path | None = None, *, width: int = 100, 
         file=out, width=min(max(width, 40), 400), force_terminal=colour, color_system="standard" if colour else None,
         highlight=False, markup=False, emoji=False, legacy_windows=False,
     )  # fmt: skip
-    console.print(summary(record, report))
+    console.print(run_summary(record, report))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
