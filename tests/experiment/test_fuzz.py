@@ -14,12 +14,12 @@ from jsonschema import Draft202012Validator
 
 from squall.documents import DocumentError
 from squall.experiment.document import dump_experiment, read_experiment
-from squall.experiment.schema import experiment_schema
+from squall.experiment.schema import document_schema
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA = Draft202012Validator(experiment_schema())
+SCHEMA = Draft202012Validator(document_schema())
 
 WORDS = [
     "3",

@@ -16,7 +16,7 @@ from squall.faults import FAULTS, fault_types
 if TYPE_CHECKING:
     from squall.faults import Fault
 
-__all__ = ["DIALECT", "experiment_schema"]
+__all__ = ["DIALECT", "document_schema"]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -33,7 +33,7 @@ _EXACTLY_ONE = {
 _QUANTITIES = ("Duration", "Ratio", "Bandwidth", "Size", "Rate")
 
 
-def experiment_schema() -> Schema:
+def document_schema() -> Schema:
     """The schema of a whole document; a new value at each call."""
     spec: Schema = Experiment.model_json_schema()
     definitions: Schema = spec.pop("$defs")
