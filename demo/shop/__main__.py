@@ -7,6 +7,7 @@ one who started it, the services are killed (stopped ones too) and the folder is
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import select
@@ -18,8 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-from client import CallFailed, call
+from typing import Any
 
 PORTS = {"gateway": 8080, "order": 8081, "payment": 8082, "inventory": 8083, "notification": 8084}
 HEALTHY_WITHIN_SECONDS = 15.0
@@ -34,18 +34,22 @@ class Supervisor:
     """Starts the services, waits until they are healthy, ends them."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
-        given = dict(each.split("=", 1) for each in options.fd)
-        self.fds = {name: int(fd) for name, fd in given.items()}
-        self.urls = {name: f"http://127.0.0.1:{port}" for name, port in PORTS.items()}
-        self.reached = dict(each.split("=", 1) for each in options.to)
+        self.fds = {name: int(fd) for name, fd in options.fd}
+        self.ports = {**PORTS, **{name: int(port) for name, port in options.port}}
+        self.reached = dict(options.to)
         self.folder = folder
         self.children: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Where each service listens."""
+        return {name: f"http://127.0.0.1:{port}" for name, port in self.ports.items()}
 
     def start(self) -> None:
         """Start all five and wait until each answers."""
         for name, fd in self.fds.items():
             with socket.socket(fileno=os.dup(fd)) as bound:
-                self.urls[name] = f"http://127.0.0.1:{bound.getsockname()[1]}"
+                self.ports[name] = bound.getsockname()[1]
         for name in PORTS:
             self._spawn(name)
         for fd in self.fds.values():
@@ -58,30 +62,27 @@ class Supervisor:
                 time.sleep(0.01)
 
     def _spawn(self, name: str) -> None:
-        command = [
-            sys.executable,
-            "-E",
-            "-s",
-            "-S",
-            str(HERE / f"shop-{name}"),
-            "--data",
-            str(self.folder),
-            "--parent",
-            str(os.getpid()),
-        ]
-        command += ["--fd", str(self.fds[name])] if name in self.fds else []
+        command = [sys.executable, "-E", "-s", "-S", str(HERE / f"shop-{name}"), "--data", str(self.folder)]
+        command += ["--parent", str(os.getpid())]
+        fds = [self.fds[name]] if name in self.fds else []
+        command += ["--fd", str(fds[0])] if fds else ["--port", str(self.ports[name])]
         for other, url in {**self.urls, **self.reached}.items():
             command += ["--to", f"{other}={url}"]
-        fds = [self.fds[name]] if name in self.fds else []
         self.children[name] = subprocess.Popen(
             command, pass_fds=fds, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
 
     def _healthy(self, name: str) -> bool:
+        """Whether it is this service that answers, not what had the port before."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[name], timeout=1)
         try:
-            return call("GET", f"{self.urls[name]}/health").ok
-        except CallFailed:
+            connection.request("GET", "/health")
+            found: dict[str, object] = json.loads(connection.getresponse().read())
+            return found.get("pid") == self.children[name].pid
+        except (OSError, http.client.HTTPException, ValueError):
             return False
+        finally:
+            connection.close()
 
     def stop(self) -> None:
         """Kill every service: there is nothing in them that a kill would harm."""
@@ -95,8 +96,10 @@ def main() -> None:
     """Run the shop."""
     parser = argparse.ArgumentParser(prog="shop", description="A shop of five services, all on this machine.")
     parser.add_argument("--data", help="keep the databases in this folder (default: a temporary one)")
-    parser.add_argument("--to", action="append", default=[], metavar="NAME=URL", help="reach a service by this address")
-    parser.add_argument("--fd", action="append", default=[], metavar="NAME=FD", help="a bound socket for a service")
+    named: dict[str, Any] = {"action": "append", "default": [], "type": _pair}
+    parser.add_argument("--port", **named, metavar="NAME=PORT", help="let a service listen on this port")
+    parser.add_argument("--to", **named, metavar="NAME=URL", help="reach a service by this address, as of a proxy")
+    parser.add_argument("--fd", **named, metavar="NAME=FD", help="a bound socket for a service, instead of a port")
     parser.add_argument("--lifeline", action="store_true", help="run until standard input ends")
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -119,6 +122,13 @@ def main() -> None:
         supervisor.stop()
         if options.lifeline or not options.data:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, is_pair, value = text.partition("=")
+    if not is_pair or name not in PORTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE with one of {', '.join(PORTS)} as the name")
+    return name, value
 
 
 def _end(*_: object) -> None:

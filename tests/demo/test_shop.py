@@ -326,6 +326,48 @@ def test_each_service_can_be_run_by_hand_and_is_found_by_its_name(service: str, 
     assert process.returncode == -signal.SIGTERM
 
 
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in found:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in found]
+
+
+SHOP = [sys.executable, str(Path(__file__).parents[2] / "demo" / "shop")]
+
+
+def test_the_whole_shop_can_be_run_by_hand_until_ctrl_c() -> None:
+    ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+    options = [text for name, port in ports.items() for text in ("--port", f"{name}={port}")]
+    with subprocess.Popen([*SHOP, *options], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        found = json.loads(process.stdout.readline())
+        assert f"http://127.0.0.1:{ports['gateway']}/orders" in process.stdout.readline()
+        assert post(found["urls"]["gateway"], b'{"sku": "a1"}')[0] == 201
+        os.kill(process.pid, signal.SIGINT)
+    assert process.returncode == 0
+    assert not any(alive(pid) for pid in found["pids"].values())
+    assert not Path(found["folder"]).exists()
+
+
+def test_a_taken_port_is_said_and_whoever_has_it_is_left_alone(shop: Shop) -> None:
+    ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+    ports["order"] = int(shop.urls["order"].rpartition(":")[2])
+    options = [text for name, port in ports.items() for text in ("--port", f"{name}={port}")]
+    done = subprocess.run([*SHOP, *options], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert f"shop-order: port {ports['order']}: Address already in use" in done.stderr
+    assert order(shop)[0] == 201
+
+
+@pytest.mark.parametrize("wrong", ["gateway", "cellar=8080", "=1"])
+def test_a_wrong_option_says_what_is_allowed(wrong: str) -> None:
+    done = subprocess.run([*SHOP, "--port", wrong], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "NAME=VALUE with one of gateway, order, payment, inventory, notification" in done.stderr
+
+
 def answers(port: int) -> bool:
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
         try:
