@@ -20,7 +20,7 @@ demo: ## watch a shop of microservices fall over under a real fault, and come ba
 	@$(BIN)/squall demo
 
 test: ## every test, with branch coverage held at its floor (some minutes)
-	@tools/setup dev
+	@tools/setup docs
 	@$(BIN)/python tools/debian-cache tests || true
 	@tools/debian-cache install || true
 	@tools/test-all $(PYTEST_ARGS)

@@ -26,3 +26,4 @@ html_copy_source = False
 html_show_sphinx = False
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
+suppress_warnings = ["myst.header"]  # a benchmark's table may stand one level deeper than its page's outline
