@@ -111,15 +111,14 @@ def tls_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     listener = socket.create_server(("127.0.0.1", 0))
 
+    def answer(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection, context.wrap_socket(connection, server_side=True) as tls:
+            while b"\r\n\r\n" in tls.recv(65_536):
+                tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000)
+
     def serve() -> None:
         while True:
-            connection, _ = listener.accept()
-            try:
-                with context.wrap_socket(connection, server_side=True) as tls:
-                    while b"\r\n\r\n" in tls.recv(65_536):
-                        tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000)
-            except OSError:
-                connection.close()
+            threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
     port: int = listener.getsockname()[1]

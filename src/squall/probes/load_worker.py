@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from squall.probes.generator import Generator
 from squall.probes.load_order import BEGUN, FRAME, ORDER_BYTES_MOST, REFUSED, REPORT, SAMPLES, Order
+from squall.probes.samples import RECORD
 from squall.probes.schedule import intended_times, segments
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ _PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
 class Pipe:
     """The generator's sink: batches samples into frames on standard output, without ever blocking the sending."""
 
-    def __init__(self) -> None:
+    def __init__(self, heard_fd: int = 0, told_fd: int = 1, backlog_bytes_most: int = BACKLOG_BYTES_MOST) -> None:
+        self._heard_fd, self._told_fd, self._backlog_bytes_most = heard_fd, told_fd, backlog_bytes_most
         self._records = bytearray()
         self._backlog = bytearray()
         self._said = b""
@@ -55,11 +57,11 @@ class Pipe:
         self.generator: Generator | None = None
 
     def fileno(self) -> int:
-        return 0
+        return self._heard_fd
 
     def heard(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            data = os.read(0, 4096)
+            data = os.read(self._heard_fd, 4096)
             self._said = (self._said + data)[-4096:]
             self.ended = self.ended or not data
             self.stopping = self.stopping or b"stop\n" in self._said
@@ -79,15 +81,15 @@ class Pipe:
     def flush(self, *, report: bool) -> None:
         """Frame what there is and write as much of it as the pipe takes."""
         if self._records:
-            if len(self._backlog) + len(self._records) > BACKLOG_BYTES_MOST:
-                self.unreported += len(self._records) // 32
+            if len(self._backlog) + len(self._records) > self._backlog_bytes_most:
+                self.unreported += len(self._records) // RECORD.size
             else:
                 self._backlog += FRAME.pack(SAMPLES, len(self._records)) + self._records
             self._records = bytearray()
         if report and self.generator is not None:
             counts = dataclasses.replace(self.generator.report(), unreported=self.unreported)
             data = json.dumps(dataclasses.asdict(counts)).encode()
-            if len(self._backlog) < BACKLOG_BYTES_MOST:
+            if len(self._backlog) < self._backlog_bytes_most:
                 self._backlog += FRAME.pack(REPORT, len(data)) + data
         self.write()
 
@@ -101,7 +103,7 @@ class Pipe:
         try:
             while self._backlog:
                 with memoryview(self._backlog) as view:
-                    written = os.write(1, view[:_PIPE_BYTES])
+                    written = os.write(self._told_fd, view[:_PIPE_BYTES])
                 del self._backlog[:written]
         except BlockingIOError:
             return False

@@ -46,7 +46,19 @@ class Call:
 class Answer:
     """Reads one answer, in pieces of any size; `done` once it is whole, then `status` and `reusable` hold."""
 
-    __slots__ = ("_body_most", "_buffer", "_head", "_interim", "_left", "_searched", "_state", "body", "done", "reusable", "status")
+    __slots__ = (
+        "_body_most",
+        "_buffer",
+        "_head",
+        "_interim",
+        "_left",
+        "_searched",
+        "_state",
+        "body",
+        "done",
+        "reusable",
+        "status",
+    )
 
     def __init__(self, *, head: bool = False, body_most: int = 0) -> None:
         self._head, self._body_most = head, body_most

@@ -114,6 +114,18 @@ def turn(who: str, port: int, service_pid: int, rate: float, seconds: float) -> 
     )
 
 
+INTRODUCTION = """# The load: how punctual, at what cost
+
+Written by `tests/benchmarks/load/bench.py` on {machine}: {count} rounds of {seconds:g} s each, taking turns; medians over the rounds.
+
+"Sent late" is the time from a request's intended moment to its sending. "Answered" counts from the intended moment too.
+The service is one small Python process on the same CPUs; "rest of the machine" is what everything else used meanwhile,
+in cores: where that is near the number of CPUs, lateness is the scheduler's.
+
+The bare loop sends and counts bytes, nothing else: no parser, no time-outs, no limit, no samples handed on. It stands for
+what this machine and this interpreter allow.
+"""
+
 NAMES = {
     "squall": "Squall's load",
     "bare_loop.py": "bare epoll loop (Python)",
@@ -144,16 +156,8 @@ def table(rounds: list[Round], rate: float) -> list[str]:
 def page(rounds: list[Round], seconds: float) -> str:
     rates = sorted({one.rate for one in rounds})
     count = max(sum(one.who == "squall" and one.rate == rate for one in rounds) for rate in rates)
-    lines = [
-        "# The load: how punctual, at what cost", "",
-        f"Written by `tests/benchmarks/load/bench.py` on {platform.system()} {platform.release()}, {os.cpu_count()} CPUs, Python"
-        f" {platform.python_version()}: {count} rounds of {seconds:g} s each, taking turns; medians over the rounds.", "",
-        "\"Sent late\" is the time from a request's intended moment to its sending. \"Answered\" counts from the intended moment too.",
-        'The service is one small Python process on the same CPUs; "rest of the machine" is what everything else used meanwhile,',
-        "in cores: where that is near the number of CPUs, lateness is the scheduler's.", "",
-        "The bare loop sends and counts bytes, nothing else: no parser, no time-outs, no limit, no samples handed on. It stands for",
-        "what this machine and this interpreter allow.", "",
-    ]  # fmt: skip
+    machine = f"{platform.system()} {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+    lines = [INTRODUCTION.format(machine=machine, count=count, seconds=seconds)]
     for rate in rates:
         lines += table(rounds, rate)
     return "\n".join(lines)
