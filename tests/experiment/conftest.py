@@ -171,7 +171,7 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
                     {}, {"p95": milliseconds(5000, 9000), "for": st.just("9s"), "samples": st.integers(1, 99)}
                 ),
                 "recovery": some({}, {"within": milliseconds(100, 10**6)}),
-                "baseline": milliseconds(1000, 60_000),
+                "baseline": milliseconds(2000, 60_000),
                 "seed": st.integers(0, 2**63 - 1),
             },
         )

@@ -498,7 +498,9 @@ TOGETHER = [
     ),
     (
         BODY + "  baseline: 0s\n  steadyState:\n    - {name: a, tcp: 'x:1'}\n",
-        ["e.yaml:9:13: spec.baseline: 0s is too short to see the steady state: 'a' is sampled every 1s"],
+        [
+            "e.yaml:9:13: spec.baseline: 0s is too short to see the steady state: 'a' is sampled every 1s, and 3 samples are needed"
+        ],
     ),
     (
         BODY + "  baseline: 0s\n  load: {http: {url: 'http://x'}, rate: 5/s}\n",

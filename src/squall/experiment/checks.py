@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from squall.experiment.model import Abort, Expectation, FaultStep, Tolerate
+    from squall.probes.spec import Load
 
 __all__ = ["PULSES_MAX", "Parts", "except_for_most", "problems_of"]
 
@@ -31,7 +32,7 @@ class Parts:
     baseline: Duration | None
     steps: Mapping[int, FaultStep]
     expectations: Mapping[int, Expectation]
-    has_load: bool
+    load: Load | None
     tolerate: Tolerate | None
     abort: Abort | None
 
@@ -108,15 +109,20 @@ def _names(expectations: Mapping[int, Expectation]) -> Iterator[Located]:
         seen.add(name)
 
 
+_SAMPLES_SEEN = 3
+"""Fewer samples say nothing of the steady state (`analysis.steady`)."""
+
+
 def _baseline(parts: Parts) -> Iterator[Located]:
     if parts.baseline is None:
         return
     for expectation in parts.expectations.values():
-        if parts.baseline < expectation.every:
-            often = f"{expectation.name!r} is sampled every {expectation.every}"
+        sampled_by_load = parts.load is not None and expectation.http == parts.load.http
+        if not sampled_by_load and parts.baseline < expectation.every * (_SAMPLES_SEEN - 1):
+            often = f"{expectation.name!r} is sampled every {expectation.every}, and {_SAMPLES_SEEN} samples are needed"
             yield ("baseline",), f"{parts.baseline} is too short to see the steady state: {often}"
             return
-    if parts.has_load and parts.baseline == 0:
+    if parts.load is not None and parts.baseline == 0:
         yield ("baseline",), "with a load it must be longer than 0s: what is normal is measured in it"
 
 

@@ -25,6 +25,7 @@ from squall.experiment.model import (
     completed,
 )
 from squall.faults import FAULTS, Fault, fault_types
+from squall.probes.spec import Load
 from squall.units import Duration
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def _salvaged(document: Document) -> list[Problem]:
         baseline=baseline,
         steps=steps,
         expectations=expectations,
-        has_load=spec.get("load") is not None,
+        load=_valid(Load, spec.get("load")),
         tolerate=_valid(Tolerate, spec.get("tolerate", {})),
         abort=_valid(Abort, spec.get("abort", {})),
     )

@@ -352,7 +352,7 @@ class Experiment(FrozenModel):
             baseline=self.baseline,
             steps=dict(enumerate(self.faults)),
             expectations=dict(enumerate(self.steady_state)),
-            has_load=self.load is not None,
+            load=self.load,
             tolerate=self.tolerate,
             abort=self.abort,
         )
