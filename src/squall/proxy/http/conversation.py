@@ -47,6 +47,8 @@ class Exchange:
     head: RequestHead
     rules: list[tuple[Toxic, Rule]] = field(default_factory=list)
     """What hits the response."""
+    asked: bool = False
+    """The client has been, or is about to be, asked for the body by the proxy."""
     prelude: bytes = b""
     """To be sent to the client as soon as all answers before are."""
     answer: bytes | None = None
@@ -130,8 +132,6 @@ class Conversation:
             if first.close:
                 self.closing = True
                 self.responses.flow.close_after(self.responses)
-        if not self.gone and not self.closing:
-            self.requests.advance()
 
     # Ends
 
@@ -241,8 +241,9 @@ class RequestSide(Side):
             self._answer(exchange, rule, close=False)
 
     def answer_expectation(self, message: Message) -> None:
-        if self._exchange is not None and b"100-continue" in message.head.tokens(b"expect"):
-            self._exchange.prelude = _CONTINUE
+        exchange = self._exchange
+        if exchange is not None and not exchange.asked and b"100-continue" in message.head.tokens(b"expect"):
+            exchange.asked, exchange.prelude = True, _CONTINUE
             self.talk.emit_ready()
 
     def without_expectation(self, head: Any) -> Any:
@@ -291,6 +292,8 @@ class ResponseSide(Side):
         if exchange is not None and self.talk.pending and self.talk.pending[0] is exchange:
             self.talk.pending.popleft()
         self.talk.emit_ready()
+        if not self.talk.closing:
+            self.talk.requests.advance()  # it may have waited for room
 
     def at_end(self, message: Message | None) -> None:
         if message is not None and self._exchange is not None:

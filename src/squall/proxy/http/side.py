@@ -68,7 +68,7 @@ class Side:
         self._collected: list[bytes] = []
         self._collected_size = 0
         self._timer: Timer | None = None
-        self._ended = False
+        self._ended = self._advancing = False
 
     # In the chain
 
@@ -95,8 +95,8 @@ class Side:
         self._data, self._backlog = b"", []
 
     def at_boundary(self) -> bool:
-        """Whether no message is under way."""
-        return self._message is None and not self._data
+        """Whether all that went on so far is whole messages."""
+        return self._message is None
 
     def pass_on(self, data: bytes) -> None:
         """Bytes that came go on."""
@@ -113,6 +113,9 @@ class Side:
 
     def advance(self) -> None:
         """Go as far as the bytes in hand allow."""
+        if self._advancing:
+            return
+        self._advancing = True
         try:
             while self._data and self._timer is None and not self.talk.gone and self.ready():
                 if self._message is None:
@@ -122,6 +125,8 @@ class Side:
                     self._take_body(self._message)
         except NotHttp:
             self.talk.give_up("not_http")
+        finally:
+            self._advancing = False
 
     def ready(self) -> bool:
         """Whether a further message may be begun."""
