@@ -89,8 +89,12 @@ class _Crew:
             os.close(opener)
 
     def complete(self) -> bool:
-        """Whether all of them live."""
-        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        """Whether all of them live; those that were ended here are reaped."""
+        while self._pids and (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)) is not None:
+            if ended.si_pid in self._pids:
+                self._pids.remove(ended.si_pid)
+                return False
+        return True
 
     def _end_one(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)  # not reaped yet, so the pid is still its own

@@ -53,6 +53,7 @@ def main() -> int:
 def _work(line: Lifeline, data: Mapping[str, Any]) -> None:
     config = Config(**data)
     check(config)
+    show("squall-memory")
     enter(config.cgroups)
     hoard = _Hoard()
     line.ready()
