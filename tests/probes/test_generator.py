@@ -69,7 +69,13 @@ def ear() -> Iterator[Ear]:
 def generator(port: int, path: str, sink: Ear, **also: object) -> Generator:
     request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     call = Call("localhost", port, "context" in also, request, head=False, success=frozenset({200}))
-    settings: dict[str, object] = {"timeout_ns": 300_000_000, "connections": 50, "drain_ns": 1_000_000_000, **also}
+    settings: dict[str, object] = {
+        "timeout_ns": 300_000_000,
+        "connections": 50,
+        "drain_ns": 1_000_000_000,
+        "late_limit_ns": 10_000_000,
+        **also,
+    }
     schedule = intended_times(segments([(200.0, 0.0, 0.0)]), 0.5)
     return Generator(call, (socket.AF_INET, ("127.0.0.1", port)), schedule, sink=sink, **settings)  # type: ignore[arg-type]  # the test's own
 

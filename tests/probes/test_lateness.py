@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squall.probes.lateness import LATE_NS, Lateness, LoadReport
+from squall.probes.lateness import Lateness, LoadReport, late_limit_ns
 
 
 @given(st.lists(st.integers(-1000, 2**62), min_size=1, max_size=300), st.sampled_from([0.01, 0.5, 0.9, 0.99, 1.0]))
 def test_a_quantile_is_at_most_a_sixteenth_or_a_microsecond_too_large(values: list[int], share: float) -> None:
-    histogram = Lateness()
+    histogram = Lateness(10_000_000)
     for value in values:
         histogram.add(value)
     true = max(sorted(values)[max(0, -int(-share * len(values) // 1) - 1)], 0)
@@ -20,7 +20,7 @@ def test_a_quantile_is_at_most_a_sixteenth_or_a_microsecond_too_large(values: li
 
 
 def test_nothing_sent_is_not_late() -> None:
-    assert Lateness().quantile(0.99) == 0
+    assert Lateness(10_000_000).quantile(0.99) == 0
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_nothing_sent_is_not_late() -> None:
         (LoadReport(sent=1000, late=10, late_p99_ns=9_000_000), ""),
         (LoadReport(sent=20, late=2), ""),  # two slips in a short run
         (
-            LoadReport(sent=1000, late=11, late_p99_ns=12_000_000),
+            LoadReport(sent=1000, late=11, late_p99_ns=12_000_000, wall_ns=SETTLED_NS),
             "11 of 1000 requests were sent more than 10 ms late (p99 12.0 ms)",
         ),
         (LoadReport(sent=5, unsent_full=1), "raise `connections`"),
@@ -44,5 +44,9 @@ def test_when_a_load_is_behind_and_why(report: LoadReport, says: str) -> None:
     assert bool(report.behind) == bool(says)
 
 
-def test_the_late_limit_is_what_the_docs_say() -> None:
-    assert LATE_NS == 10_000_000
+@pytest.mark.parametrize(
+    ("rate", "limit_ns"),
+    [(0.01, 50_000_000), (20, 50_000_000), (50, 20_000_000), (100, 10_000_000), (100_000, 10_000_000)],
+)
+def test_late_is_a_period_within_bounds(rate: float, limit_ns: int) -> None:
+    assert late_limit_ns(rate) == limit_ns

@@ -96,7 +96,8 @@ class Generator:
 
     def __init__(
         self, call: Call, address: Address, schedule: Iterator[int], *,
-        timeout_ns: int, connections: int, drain_ns: int, sink: Sink, context: ssl.SSLContext | None = None,
+        timeout_ns: int, connections: int, drain_ns: int, late_limit_ns: int, sink: Sink,
+        context: ssl.SSLContext | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:  # fmt: skip
         self._call, self._address, self._schedule = call, address, schedule
@@ -109,9 +110,10 @@ class Generator:
         """Requests in flight, oldest intended time first."""
         self._check_at = _NEVER
         """No request in flight times out before this."""
-        self.lateness = Lateness()
+        self.lateness = Lateness(late_limit_ns)
         self.sent = self.answered = self.unsent_full = self.unsent_late = self.unsent_local = self.abandoned = 0
         self._start_ns = self._cpu_start_ns = 0
+        self._finished = False
 
     def run(self) -> None:
         """Send until the sink says stop, then wait at most `drain_ns` for answers; return early when the sink has ended."""
@@ -134,7 +136,7 @@ class Generator:
                 self._time_out(now)
             tick_at = sink.tick(now)
             self._wait(min(due, self._check_at, tick_at, until))
-        self.abandoned = len(self._busy)
+        self.abandoned, self._finished = len(self._busy), True
         for connection in list(self._by_fd.values()):
             self._drop(connection)
         self._epoll.close()
@@ -147,8 +149,9 @@ class Generator:
             sent=self.sent, answered=self.answered, in_flight=len(self._busy),
             oldest_ns=now - oldest.intended_ns if oldest else 0,
             unsent_full=self.unsent_full, unsent_late=self.unsent_late, unsent_local=self.unsent_local,
-            abandoned=self.abandoned, late=late.late, late_p50_ns=late.quantile(0.5), late_p99_ns=late.quantile(0.99),
+            abandoned=self.abandoned, late=late.late, late_limit_ns=late.limit_ns, late_p50_ns=late.quantile(0.5), late_p99_ns=late.quantile(0.99),
             late_max_ns=late.most_ns, cpu_ns=time.process_time_ns() - self._cpu_start_ns, wall_ns=now - self._start_ns,
+            final=self._finished,
         )  # fmt: skip
 
     def _next_due(self) -> int:

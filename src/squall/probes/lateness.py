@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LATE_NS", "Lateness", "LoadReport"]
+__all__ = ["Lateness", "LoadReport", "late_limit_ns"]
 
-LATE_NS = 10_000_000
-"""A send that is later than this is late: 1/30 of the default steady-state limit of 300 ms."""
+LATE_LEAST_NS, LATE_MOST_NS = 10_000_000, 50_000_000
 LATE_SHARE = 0.01
-LATE_LEAST = 3
-"""The load is behind when more than LATE_SHARE of its sends, and at least LATE_LEAST of them, were late."""
+LATE_COUNT_LEAST = 3
+SETTLED_NS = 10_000_000_000
+"""Lateness is judged once so much was sent, or at the end: one slip at the start says nothing of the rest."""
 
 _SUB_BITS = 4
 _SUB = 1 << _SUB_BITS
 
 
+def late_limit_ns(rate_most: float) -> int:
+    """From how late on a send is late: a period of the highest rate (then requests begin to bunch), 10 ms to 50 ms.
+
+    10 ms is 1/30 of the default steady-state limit of 300 ms.
+    """
+    return round(min(max(1e9 / rate_most, LATE_LEAST_NS), LATE_MOST_NS))
+
+
 class Lateness:
     """Counts nanoseconds in log-linear buckets, each at most 1/16 wide; from 1 us to the longest an int64 holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_ns: int) -> None:
+        self.limit_ns = limit_ns
         self._counts = [0] * (64 << _SUB_BITS)
         self.count = 0
         self.late = 0
-        """How many were later than LATE_NS."""
+        """How many were later than the limit."""
         self.most_ns = 0
 
     def add(self, late_ns: int) -> None:
@@ -31,7 +40,7 @@ class Lateness:
         late_ns = max(late_ns, 0)
         self.count += 1
         self.most_ns = max(self.most_ns, late_ns)
-        if late_ns > LATE_NS:
+        if late_ns > self.limit_ns:
             self.late += 1
         units = late_ns >> 10
         shift = max(units.bit_length() - _SUB_BITS - 1, 0)
@@ -70,7 +79,8 @@ class LoadReport:
     abandoned: int = 0
     """Still unanswered when the load was stopped: they have no sample."""
     late: int = 0
-    """Sent more than LATE_NS after the intended time."""
+    """Sent more than `late_limit_ns` after the intended time."""
+    late_limit_ns: int = LATE_LEAST_NS
     late_p50_ns: int = 0
     late_p99_ns: int = 0
     late_max_ns: int = 0
@@ -78,6 +88,8 @@ class LoadReport:
     """CPU time of the load's process since its first request was due."""
     wall_ns: int = 0
     """How long it has been sending."""
+    final: bool = False
+    """Nothing follows it."""
 
     @property
     def unsent(self) -> int:
@@ -100,9 +112,10 @@ class LoadReport:
             return f"{self.unsent_local} requests were not sent: no free descriptor or port on this machine; lower the rate"
         if self.unreported:
             return f"{self.unreported} samples were lost: their reader stood still"
-        if self.late >= LATE_LEAST and self.late > LATE_SHARE * self.sent:
+        judged = self.final or self.wall_ns >= SETTLED_NS
+        if judged and self.late >= LATE_COUNT_LEAST and self.late > LATE_SHARE * self.sent:
             return (
-                f"{self.late} of {self.sent} requests were sent more than {LATE_NS // 1_000_000} ms late"
+                f"{self.late} of {self.sent} requests were sent more than {self.late_limit_ns / 1e6:.3g} ms late"
                 f" (p99 {self.late_p99_ns / 1e6:.1f} ms): this machine is too busy for the rate"
             )
         return ""
