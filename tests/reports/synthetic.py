@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from squall import events as ev
+from squall.actions import Look, Pause, Signal
 from squall.experiment.document import experiment_document, read_experiment
-from squall.probes.samples import Sample, SampleWriter
+from squall.probes.samples import RECORD, Sample, SampleWriter
+from squall.recovery.journal import Journal
+from squall.targets.identity import ProcessIdentity
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +61,7 @@ class RunWriter:
     series: tuple[str, ...] = SERIES
     seq: int = 0
     samples: list[Sample] = field(default_factory=list)
+    wall_ns: int = WALL_NS
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -65,9 +70,9 @@ class RunWriter:
     def event(self, at_s: float, event: ev.Event) -> None:
         """Append one event."""
         ns = round(at_s * 1e9)
-        line = ev.encode(ev.Stamped(ev.Stamp(self.run, self.seq, WALL_NS + ns, MONO_NS + ns), event))
+        line = ev.encode(ev.Stamped(ev.Stamp(self.run, self.seq, self.wall_ns + ns, MONO_NS + ns), event))
         self.seq += 1
-        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+        with (self.folder / "events.jsonl").open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(line + "\n")
 
     def raw(self, text: str) -> None:
@@ -88,11 +93,6 @@ class RunWriter:
         writer = SampleWriter(self.folder / "samples.bin", self.series)
         writer.write(sorted(self.samples, key=lambda sample: sample.time_ns + sample.latency_ns))
         writer.close()
-
-    def journal(self, *entries: dict[str, Any]) -> None:
-        """Append lines to the journal."""
-        with (self.folder / "journal.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(entry) + "\n" for entry in entries)
 
 
 def opening(run: RunWriter, document: dict[str, Any] | None = None) -> None:
@@ -144,7 +144,7 @@ def traffic(
         run.value("stock.threads", float(second), 12)
 
 
-def finding(
+def finding(  # noqa: PLR0917 - a row of a table
     expectation: str,
     outcome: str,
     reason: str,
@@ -202,7 +202,7 @@ def injection(run: RunWriter, on: list[tuple[float, float]]) -> None:
     """The fault goes on and off, with its steps and hits."""
     run.event(0.05, ev.ActionDone(0, FAULT, "proxy-route", "proxy listens on 127.0.0.1:18083 for 127.0.0.1:8083"))
     run.event(0.06, ev.StageEntered("inject"))
-    run.event(0.07, ev.SteadyStateChecked("before", True, "p95 52 ms, errors 0 %"))
+    run.event(0.07, ev.SteadyStateChecked("before", holds=True, detail="p95 52 ms, errors 0 %"))
     for number, (start, end) in enumerate(on, 1):
         run.event(start, ev.FaultStarted(FAULT, 2_100_000))
         run.event(start, ev.ActionDone(number, FAULT, "toxic", "latency 600ms ± 100ms on 127.0.0.1:18083"))
@@ -232,7 +232,7 @@ def healthy(folder: Path) -> Path:
     opening(run)
     injection(run, on)
     traffic(run, 55, on)
-    run.event(54.5, ev.SteadyStateChecked("after", True, "p95 51 ms, errors 0.13 %"))
+    run.event(54.5, ev.SteadyStateChecked("after", holds=True, detail="p95 51 ms, errors 0.13 %"))
     closing(
         run,
         55.2,
@@ -254,7 +254,7 @@ def failed(folder: Path) -> Path:
     opening(run)
     injection(run, on)
     traffic(run, 60, on, slow_s=4.0, lost=0.5)
-    run.event(59.0, ev.SteadyStateChecked("after", True, "p95 51 ms, errors 0 %"))
+    run.event(59.0, ev.SteadyStateChecked("after", holds=True, detail="p95 51 ms, errors 0 %"))
     closing(
         run,
         60.2,
@@ -267,4 +267,91 @@ def failed(folder: Path) -> Path:
         ),
         1,
     )
+    return folder
+
+
+def cut_off(folder: Path, *, stopped: bool = True, recovered: bool = True, at_s: float = 21.4) -> Path:
+    """A run whose engine was killed in mid-fault, in the middle of writing an event; undone by the guardian, or not at all.
+
+    The journal is a real one, of real steps on a process (this one, which none of it touches).
+    """
+    run = RunWriter(folder, wall_ns=time.time_ns() - round(at_s * 1e9) - 100_000_000)
+    opening(run)
+    journal = Journal.create(folder / "journal.jsonl", run.run, "inventory-is-slow")
+    pause = journal.intend(FAULT, Pause(ProcessIdentity.mine(), "shop-inventory"))
+    kill = journal.intend("1-process.kill", Signal(ProcessIdentity.mine(), "shop-payment", "SIGKILL"))
+    if stopped:
+        run.event(10.0, ev.StageEntered("inject"))
+        journal.done(pause)
+        journal.done(kill)
+        run.event(10.0, ev.FaultStarted(FAULT, 900_000))
+    run.event(at_s, ev.ProbeWindow("load", 50, 0, 640_000_000))
+    run.raw('{"run":"x","seq":99,"wall_ns":17723739')
+    traffic(run, at_s, [(10.0, at_s)])
+    run.write_samples()
+    with (folder / "samples.bin").open("ab") as file:
+        file.write(b"torn")
+    if recovered:
+        journal.undone(pause, Look(normal=True, detail="its state is S"), "guardian")
+        journal.close()
+    else:
+        journal.release()
+        _forget_the_engine(folder / "journal.jsonl")
+    return folder
+
+
+def _forget_the_engine(path: Path) -> None:
+    """Make the journal's engine one that is gone: the same pid, started at another time."""
+    header, rest = path.read_text().split("\n", 1)
+    data = json.loads(header)
+    data["engine"]["start_ticks"] += 1
+    path.write_text(json.dumps(data) + "\n" + rest)
+
+
+def aborted(folder: Path) -> Path:
+    """A run that its ceiling ended."""
+    run, on = RunWriter(folder), [(10.0, 17.2)]
+    opening(run)
+    injection(run, on)
+    traffic(run, 30, on, slow_s=6.0, lost=0.8)
+    run.event(17.1, ev.AbortTriggered("ceiling", "errors 81 % over the trailing 5 s, above 50 %", {"errors": 0.81}))
+    verdict = ev.VerdictReached("aborted", "errors 81 % over the trailing 5 s, above 50 %", [])
+    closing(run, 30.2, verdict, 3)
+    return folder
+
+
+def nothing_injected(folder: Path) -> Path:
+    """A run that was not steady before, so that nothing was injected."""
+    run = RunWriter(folder)
+    opening(run)
+    traffic(run, 10, [])
+    run.event(10.0, ev.SteadyStateChecked("before", holds=False, detail="p95 420 ms, above 300 ms"))
+    run.event(10.1, ev.StageEntered("recover"))
+    run.event(10.2, ev.VerdictReached("inconclusive", "the steady state did not hold before the fault", []))
+    run.event(10.3, ev.RunFinished(6))
+    run.write_samples()
+    return folder
+
+
+def long(folder: Path, seconds: int = 3600, rate: int = 1000) -> Path:
+    """A long run with a heavy load and a fast pulse: its samples are written as bytes, a block a second."""
+    run, start = RunWriter(folder), 10.0
+    opening(run)
+    run.event(start, ev.StageEntered("monitor"))
+    for pulse in range(int(seconds / 4) - 10):
+        run.event(start + pulse * 4, ev.FaultStarted(FAULT, 2_000_000))
+        run.event(start + pulse * 4 + 1, ev.FaultEnded(FAULT, 1_000_000))
+    run.event(seconds, ev.VerdictReached("passed", "all 4 thresholds were kept", findings(), 0, 0))
+    run.event(seconds + 0.1, ev.RunFinished(0))
+    draw = random.Random(3)
+    latencies = [round(draw.lognormvariate(-3.6, 0.45) * 1e9) for _ in range(rate)]
+    run.write_samples()
+    with (folder / "samples.bin").open("ab") as file:
+        for second in range(seconds):
+            slow = second >= 10 and second % 4 == 2
+            base = MONO_NS + second * 1_000_000_000
+            rows = (
+                (base + i * 1_000_000_000 // rate, latency * (9 if slow else 1)) for i, latency in enumerate(latencies)
+            )
+            file.write(b"".join(RECORD.pack(at_ns, latency_ns, 0.0, 0, 0, 200) for at_ns, latency_ns in rows))
     return folder

@@ -169,5 +169,5 @@ def _merged(windows: list[Window]) -> tuple[Window, ...]:
 
 
 def _stages(story: Story, length_s: float) -> tuple[StageSpan, ...]:
-    ends = [at_s for _, at_s in story.stages[1:]] + [max(length_s, story.last_s)]
+    ends = [*(at_s for _, at_s in story.stages[1:]), max(length_s, story.last_s)][: len(story.stages)]
     return tuple(StageSpan(stage, at_s, end_s) for (stage, at_s), end_s in zip(story.stages, ends, strict=True))

@@ -155,7 +155,7 @@ def gauge_series(series: Series, start_ns: int) -> GaugeSeries:
         if math.isfinite(shown):
             held.setdefault(int((time_ns - start_ns) // width_ns), []).append(shown)
     points = (
-        GaugePoint(index * width_ns / 1e9, math.fsum(values) / len(values), min(values), max(values))
+        GaugePoint(index * width_ns / 1e9, math.fsum(value / len(values) for value in values), min(values), max(values))
         for index, values in sorted(held.items())
     )
     return GaugeSeries(series.name, tuple(points))

@@ -30,6 +30,8 @@ MISSING = "\N{EN DASH}"
 """What stands where there is no number."""
 
 _MINUTE_NS = 60e9
+_FINEST, _LARGEST = 1e-6, 1e15
+"""Beyond these, numbers are written with a power of ten."""
 _ROUNDS_TO_ONE = 0.9995
 """From here on three significant digits make the next larger unit."""
 
@@ -48,6 +50,8 @@ def one_line(text: object, most: int = 400) -> str:
 def _significant(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
+    if not _FINEST <= abs(value) <= _LARGEST:
+        return f"{value:.{digits}g}"
     places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     text = f"{value:,.{min(places, 9)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
