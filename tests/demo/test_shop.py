@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from squall.errors import SquallError
-from squall.shop import SERVICES, Shop
+from squall.shop import SERVICES, Books, Shop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,13 +152,20 @@ class SlowRoute(threading.Thread):
 
     def _relay(self, client: socket.socket) -> None:
         with client, socket.create_connection((self.upstream[0], int(self.upstream[1]))) as service:
-            service.sendall(client.recv(65_536))
+            asking = threading.Thread(target=self._pump, args=(client, service), daemon=True)
+            asking.start()
             self.held.wait(30)
-            while chunk := service.recv(65_536):
-                client.sendall(chunk)
+            self._pump(service, client)
+            client.shutdown(socket.SHUT_RDWR)
+            asking.join()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := source.recv(65_536):
+                sink.sendall(chunk)
 
 
-def test_a_slow_route_to_inventory_is_felt_at_the_gateway_and_nowhere_behind_it() -> None:
+def test_a_slow_route_to_inventory_is_felt_before_it_and_every_order_arrives_in_the_end() -> None:
     shop = Shop()
     route = SlowRoute(shop.urls["inventory"])
     shop.inventory_url = route.url
@@ -166,10 +173,8 @@ def test_a_slow_route_to_inventory_is_felt_at_the_gateway_and_nowhere_behind_it(
         route.start()
         orders = [pool.submit(order, shop) for _ in range(20)]
         wait_for(lambda: exhausted(shop, "payment"))
-        inventory = shop.pool("inventory")
         route.held.set()
         assert [each.result()[0] for each in orders] == [201] * 20
-        assert (inventory.busy if inventory else None) == 0
         assert route.connections == 20
         assert shop.books().complaints() == []
     route.listener.close()
@@ -193,6 +198,36 @@ def test_nothing_is_left_behind(shop: Shop) -> None:
     assert not folder.exists()
     assert [name for name, pid in pids.items() if alive(pid)] == []
     shop.stop()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"taken": 3}, "3 items were taken from the stock for 2 reservations"),
+        ({"reserved": frozenset({1}), "taken": 1}, "1 orders are either paid or reserved, not both, the first is 2"),
+        ({"confirmed": frozenset({1, 2, 3})}, "1 confirmed orders are not paid, the first is 3"),
+        ({"confirmed": frozenset({1})}, "1 orders are paid but not confirmed, the first is 2"),
+        ({"orders": {"confirmed": 2, "open": 1}}, "1 orders are still open"),
+        ({}, ""),
+    ],
+)
+def test_books_that_do_not_add_up_are_complained_of(wrong: dict[str, object], said: str) -> None:
+    both = frozenset({1, 2})
+    sound: dict[str, object] = {
+        "orders": {"confirmed": 2}, "confirmed": both, "paid": both, "reserved": both, "taken": 2,
+    }  # fmt: skip
+    assert "; ".join(Books(**{**sound, **wrong}).complaints()) == said  # type: ignore[arg-type]
+
+
+def test_a_supervisor_that_does_not_end_is_killed_and_its_services_with_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("squall.shop.STOP_SECONDS_MAX", 0.2)
+    assert shop._supervisor is not None
+    os.kill(shop._supervisor.pid, signal.SIGSTOP)
+    shop.stop()
+    wait_for(lambda: not any(alive(pid) for pid in shop.pids.values()))
+    assert not shop.folder.exists()
 
 
 OWNER = """
@@ -285,6 +320,7 @@ def test_a_stalled_inventory_takes_everybody_s_workers_and_gives_them_back(shop:
             wait_for(lambda service=service: exhausted(shop, service))  # type: ignore[misc]
             full_at[service] = time.monotonic() - stalled
         assert shop.pool("notification") is not None
+        assert shop.pool("inventory") is None
         wait_for(lambda: time.monotonic() - stalled >= 8.0)
         os.kill(shop.pids["inventory"], signal.SIGCONT)
         resumed = time.monotonic()

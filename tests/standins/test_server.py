@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -166,6 +167,33 @@ def test_what_is_no_proper_request_is_answered_and_reported(raw: Raw, sent: byte
     assert "it is no request that HTTP/1.1 allows" in str(unexpected)
 
 
+def test_no_bytes_stop_the_server() -> None:
+    chance = random.Random(7)
+    pieces = [
+        b"GET ",
+        b"/ ",
+        b"HTTP/1.1\r\n",
+        b"Host: x\r\n",
+        b"\r\n",
+        b"Content-Length: ",
+        b"5\r\n",
+        b"\0",
+        b"\xff",
+        b"x" * 99,
+    ]
+    with unchecked([{"answer": {}}]) as api:
+        host, port = api.url.removeprefix("http://").split(":")
+        for _ in range(200):
+            with socket.create_connection((host, int(port)), timeout=20) as sock, contextlib.suppress(ConnectionError):
+                sock.sendall(b"".join(chance.choices(pieces, k=chance.randrange(1, 12))))
+                if chance.random() < 0.5:
+                    sock.shutdown(socket.SHUT_WR)
+                    while sock.recv(65_536):
+                        pass
+        assert httpx2.get(api.url).status_code == 200
+        assert api.report.unexpected_total > 0
+
+
 def test_unexpected_calls_get_a_reason_and_fail_the_check() -> None:
     with unchecked({"name": "stock", "expectations": [{"match": {"path": "/items"}, "answer": {}}]}) as api:
         assert httpx2.get(f"{api.url}/items").status_code == 200
@@ -207,6 +235,18 @@ def test_calls_are_recorded_as_they_came() -> None:
     assert (call.query, call.json(), call.header("x-trace")) == (
         (("x", "1"), ("x", "2"), ("y", "")), {"k": "ü"}, "t",
     )  # fmt: skip
+
+
+def test_a_call_as_to_a_proxy_is_taken_by_its_path(raw: Raw) -> None:
+    with standin([{"match": {"path": "/a", "query": {"x": 1}}, "answer": {}}]) as api:
+        assert raw(api.url, GET.replace(b"GET /", b"GET http://shop.example/a?x=1")).startswith(b"HTTP/1.1 200")
+
+
+def test_a_call_to_upgrade_or_tunnel_is_answered_as_any_other(raw: Raw) -> None:
+    with standin([{"answer": {"status": 404}, "calls": 2}]) as api:
+        upgrade = GET.replace(b"Connection: close", b"Connection: upgrade, close\r\nUpgrade: websocket")
+        assert raw(api.url, upgrade).startswith(b"HTTP/1.1 404")
+        assert raw(api.url, GET.replace(b"GET /", b"CONNECT x:443")).startswith(b"HTTP/1.1 404")
 
 
 def test_what_is_kept_of_bodies_is_bounded() -> None:

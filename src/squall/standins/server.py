@@ -123,7 +123,10 @@ class Server:
             await exchange.let_finish()
 
     def _call(self, request: h11.Request, body: bytes) -> Call:
-        path, _, query = request.target.decode("latin-1").partition("?")
+        target = request.target.decode("latin-1")
+        if "://" in target.partition("?")[0]:  # as a proxy is asked: http://host/path
+            target = "/" + target.partition("://")[2].partition("/")[2]
+        path, _, query = target.partition("?")
         try:
             fields = parse_qsl(query, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)
         except ValueError as error:

@@ -80,7 +80,11 @@ class StandIn:
     def _run(self, bound: socket.socket, ready: Future[None]) -> None:
         async def main() -> None:
             self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
-            await self._server.start(bound)
+            try:
+                await self._server.start(bound)
+            except BaseException as error:
+                ready.set_exception(error)
+                raise
             ready.set_result(None)
             await self._ended.wait()
             await self._server.stop()
