@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squall.probes.lateness import Lateness, LoadReport, late_limit_ns
+from squall.probes.lateness import SETTLED_NS, Lateness, LoadReport, late_limit_ns
 
 
 @given(st.lists(st.integers(-1000, 2**62), min_size=1, max_size=300), st.sampled_from([0.01, 0.5, 0.9, 0.99, 1.0]))
@@ -27,8 +27,10 @@ def test_nothing_sent_is_not_late() -> None:
     ("report", "says"),
     [
         (LoadReport(sent=1000, answered=1000), ""),
-        (LoadReport(sent=1000, late=10, late_p99_ns=9_000_000), ""),
-        (LoadReport(sent=20, late=2), ""),  # two slips in a short run
+        (LoadReport(sent=1000, late=10, late_p99_ns=9_000_000, final=True), ""),
+        (LoadReport(sent=20, late=2, final=True), ""),  # two slips in a short run
+        (LoadReport(sent=1000, late=500, wall_ns=SETTLED_NS - 1), ""),  # too early to tell
+        (LoadReport(sent=1000, late=500, final=True), "500 of 1000 requests"),
         (
             LoadReport(sent=1000, late=11, late_p99_ns=12_000_000, wall_ns=SETTLED_NS),
             "11 of 1000 requests were sent more than 10 ms late (p99 12.0 ms)",

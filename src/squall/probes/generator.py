@@ -149,7 +149,8 @@ class Generator:
             sent=self.sent, answered=self.answered, in_flight=len(self._busy),
             oldest_ns=now - oldest.intended_ns if oldest else 0,
             unsent_full=self.unsent_full, unsent_late=self.unsent_late, unsent_local=self.unsent_local,
-            abandoned=self.abandoned, late=late.late, late_limit_ns=late.limit_ns, late_p50_ns=late.quantile(0.5), late_p99_ns=late.quantile(0.99),
+            abandoned=self.abandoned, late=late.late, late_limit_ns=late.limit_ns,
+            late_p50_ns=late.quantile(0.5), late_p99_ns=late.quantile(0.99),
             late_max_ns=late.most_ns, cpu_ns=time.process_time_ns() - self._cpu_start_ns, wall_ns=now - self._start_ns,
             final=self._finished,
         )  # fmt: skip
