@@ -25,7 +25,7 @@ from squall.recovery.state import RunFolder, State
 
 __all__ = ["main"]
 
-_TICK_S = 0.1
+_TICK_S = 0.05
 _SILENCE_S = 5.0
 """An engine that has not been heard of for so long hangs."""
 _GRACE_S = 0.6
@@ -148,17 +148,11 @@ def main() -> int:
 
 def _recover(state: State, run: RunFolder, journal_fd: int, reason: str) -> int:
     journal = Journal.inherited(run.journal, journal_fd)
-    print(
-        f"{time.strftime('%FT%T%z')} {reason}: undoing {len(journal.view.open_entries)} steps",
-        file=sys.stderr,
-        flush=True,
-    )
+    _say(f"{reason}: undoing {len(journal.view.open_entries)} steps")
     left = [one for one in undo_entries(journal, "guardian") if not one.look.normal]
     for one in left:
-        print(
-            f"LEFT BEHIND: {one.entry.action.describe()}: {one.look.detail}; by hand: {one.entry.action.describe_undo()}",
-            file=sys.stderr,
-            flush=True,
+        _say(
+            f"LEFT BEHIND: {one.entry.action.describe()}: {one.look.detail}; by hand: {one.entry.action.describe_undo()}"
         )
     if left or journal.view.damage:
         return 5
@@ -169,3 +163,9 @@ def _recover(state: State, run: RunFolder, journal_fd: int, reason: str) -> int:
     with contextlib.suppress(OSError):
         os.unlink(run.control)
     return 0
+
+
+def _say(line: str) -> None:
+    """Into the run's guardian.log."""
+    sys.stderr.write(f"{time.strftime('%FT%T%z')} {line}\n")
+    sys.stderr.flush()

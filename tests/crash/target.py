@@ -1,0 +1,43 @@
+"""What the crash matrix faults: a process that ticks every millisecond, opens a file each time, and serves TCP.
+
+`target.py PULSE`: PULSE is a file of three 8-byte counters: ticks, files opened, and the port it listens on.
+"""
+
+from __future__ import annotations
+
+import mmap
+import socket
+import struct
+import sys
+import threading
+import time
+
+
+def answer(listener: socket.socket) -> None:
+    while True:
+        try:
+            link, _ = listener.accept()
+            link.close()
+        except OSError:  # no descriptor left: that is the fault
+            time.sleep(0.01)
+
+
+def main() -> None:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    threading.Thread(target=answer, args=(listener,), daemon=True).start()
+    with open(sys.argv[1], "r+b") as file:  # noqa: PTH123 - a small program
+        pulse = mmap.mmap(file.fileno(), 24)
+    ticks = opened = 0
+    while True:
+        ticks += 1
+        try:
+            with open("/dev/null"):  # noqa: PTH123
+                opened += 1
+        except OSError:
+            pass
+        pulse[:24] = struct.pack("<qqq", ticks, opened, listener.getsockname()[1])
+        time.sleep(0.001)
+
+
+if __name__ == "__main__":
+    main()
