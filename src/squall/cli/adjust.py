@@ -1,4 +1,4 @@
-"""`squall adjust`"""
+"""`squall adjust`."""
 
 from __future__ import annotations
 

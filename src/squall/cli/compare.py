@@ -1,4 +1,4 @@
-"""`squall compare`"""
+"""`squall compare`."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -96,7 +96,7 @@ class _Pools:
         self.fault_began: float | None = None
         self.say: Any = lambda _line: None
 
-    def __enter__(self) -> _Pools:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -272,11 +272,11 @@ def _what_did_not_hold(
         found.append(f"the verdict is {outcome.verdict}: {outcome.reason}")
     if under.share < _FAILED_UNDER_FAULT:
         found.append(f"{under.share:.1%} of the orders failed under the fault, not at least {_FAILED_UNDER_FAULT:.0%}")
-    for name in ("before", "after"):
-        if not phases[name].sent or phases[name].share > _FAILED_OTHERWISE:
-            found.append(
-                f"{phases[name].share:.2%} of {phases[name].sent} orders failed {name}, not at most {_FAILED_OTHERWISE:.1%}"
-            )
+    found += [
+        f"{phases[name].share:.2%} of {phases[name].sent} orders failed {name}, not at most {_FAILED_OTHERWISE:.1%}"
+        for name in ("before", "after")
+        if not phases[name].sent or phases[name].share > _FAILED_OTHERWISE
+    ]
     if healed_s is None:
         found.append("the shop did not heal in time")
     if not {"payment", "gateway"} <= set(pools.ran_out) or pools.ran_out["payment"] > pools.ran_out["gateway"]:

@@ -1,4 +1,4 @@
-"""`squall doctor`"""
+"""`squall doctor`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ def command(as_json: bool) -> None:
             "summary": able[0].summary if able else "",
             "recoverability": able[0].recoverability if able else None,
             "others": [
-                {"mechanism": injector.mechanism, "works": capability.works, "reason": capability.reason or f"{able[0].mechanism} is preferred"}
+                {
+                    "mechanism": injector.mechanism,
+                    "works": capability.works,
+                    "reason": capability.reason or f"{able[0].mechanism} is preferred",
+                }
                 for injector, capability in survey if not able or injector is not able[0]
             ],
         })  # fmt: skip
@@ -57,5 +61,5 @@ def command(as_json: bool) -> None:
     for tag, other in refusals:
         click.echo(f"  {tag}: not by {other['mechanism']}: {other['reason']}")
     click.echo(
-        "\nlease: ends by itself with Squall. guarded: undone by the guardian, or by the next squall command. irreversible: announced before."
+        "\nlease: ends by itself. guarded: undone by the guardian, else by the next squall command. irreversible: announced before."
     )

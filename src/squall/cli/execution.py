@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from squall.engine import Outcome, PlannedFault
     from squall.cli.progress import Extra
+    from squall.engine import Outcome, PlannedFault
     from squall.engine.log import Listener
     from squall.experiment.model import Experiment
 
@@ -82,9 +82,9 @@ def finish(outcome: Outcome, *, as_json: bool, formats: Sequence[str] = ("html",
             err=True,
         )
     if as_json:
-        from squall.reports.json_format import to_json
-
         import json
+
+        from squall.reports.json_format import to_json
 
         print_json(
             {
@@ -117,7 +117,8 @@ def show_plan(experiment: Experiment, *, as_json: bool) -> None:
         print_json({"document": experiment_document(experiment), "faults": [_as_data(fault) for fault in planned]})
         return
     click.echo(
-        f"{click.style(experiment.name, bold=True)}: watched for {experiment.baseline}, faulted for {experiment.duration}, healed within {experiment.recovery.within}"
+        f"{click.style(experiment.name, bold=True)}: watched for {experiment.baseline}, faulted for {experiment.duration}, "
+        f"healed within {experiment.recovery.within}"
     )
     click.echo(
         f"  ends at once when over the last {experiment.abort.for_}: p95 > {experiment.abort.p95} or errors > {experiment.abort.error_rate}"
@@ -131,7 +132,8 @@ def _print_fault(fault: PlannedFault) -> None:
     step = fault.step
     pulse = f", {step.pulse.on} on and {step.pulse.off} off" if step.pulse else ""
     click.echo(
-        f"\n{click.style(fault.id, bold=True)}  from +{step.after} for {step.duration}{pulse}; {len(fault.targets)} of {fault.matched} matching"
+        f"\n{click.style(fault.id, bold=True)}  from +{step.after} for {step.duration}{pulse}; "
+        f"{len(fault.targets)} of {fault.matched} matching"
     )
     for target, choice in zip(fault.targets, fault.choices, strict=True):
         plan = choice.plan

@@ -1,4 +1,4 @@
-"""`squall faults`"""
+"""`squall faults`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from squall.cli.printing import json_option, print_json, table
 from squall.errors import InputError
 
 __all__ = ["command"]
+
+_WIDE = 100
 
 
 @click.command("faults")
@@ -64,4 +66,4 @@ def command(fault: str | None, as_json: bool) -> None:
 
 def _first_sentence(model: type) -> str:
     text = " ".join(inspect.cleandoc(model.__doc__ or "").split("\n\n")[0].split())
-    return text if len(text) <= 100 else text[:97] + "..."
+    return text if len(text) <= _WIDE else text[: _WIDE - 3] + "..."

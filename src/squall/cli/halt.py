@@ -1,4 +1,4 @@
-"""`squall halt`"""
+"""`squall halt`."""
 
 from __future__ import annotations
 

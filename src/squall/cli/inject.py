@@ -12,6 +12,10 @@ from squall.errors import InputError
 __all__ = ["command", "parse_target"]
 
 
+_TARGETS = "pid:4711, command:NAME, port:8083, unit:NAME, cgroup:PATH or route:LISTEN->UPSTREAM"
+_PROBES = "What must go on working: an http(s) URL or a TCP address; may be given several times."
+
+
 class _Faults(click.Group):
     """Each fault is a command with the options of its model."""
 
@@ -42,7 +46,7 @@ class _Faults(click.Group):
 
 @click.group("inject", cls=_Faults, subcommand_metavar="TYPE [OPTIONS]")
 def command() -> None:
-    """Inject one fault into one target for a while; a probe derived from the target watches it, unless you give --probe.
+    r"""Inject one fault into one target for a while; a probe derived from the target watches it, unless you give --probe.
 
     \b
     squall inject process.pause --target command:shop-inventory --duration 10s
@@ -62,9 +66,7 @@ def parse_target(text: str) -> dict[str, Any]:
     if kind == "route" and "->" in value:
         listen, _, upstream = value.partition("->")
         return {"route": {"listen": listen.strip(), "upstream": upstream.strip()}}
-    raise InputError(
-        f"--target {text!r} cannot be read; write pid:4711, command:NAME, port:8083, unit:NAME, cgroup:PATH or route:LISTEN->UPSTREAM"
-    )
+    raise InputError(f"--target {text!r} cannot be read; write {_TARGETS}")
 
 
 def _command(tag: str) -> click.Command:
@@ -82,13 +84,13 @@ def _command(tag: str) -> click.Command:
             click.Option([option.name, option.field], help=f"{option.help}{default}", required=option.required, **extra)
         )
     params += [
-        click.Option(["--target", "-t"], required=True, metavar="TARGET", help="pid:4711, command:NAME, port:8083, unit:NAME, cgroup:PATH or route:LISTEN->UPSTREAM"),
+        click.Option(["--target", "-t"], required=True, metavar="TARGET", help=_TARGETS),
         click.Option(["--duration", "-d"], required=True, metavar="DURATION", help="How long the fault is on."),
         click.Option(["--mode"], help="one, all, fixed, fixed-percent, random-max-percent; needed where several match."),
         click.Option(["--value"], help="A count for fixed, a percentage for the percent modes."),
         click.Option(["--follow"], is_flag=True, help="Find the target again when it restarts."),
         click.Option(["--baseline"], default="2s", show_default=True, metavar="DURATION", help="Watched before."),
-        click.Option(["--probe"], multiple=True, metavar="URL|HOST:PORT", help="What must go on working: an http(s) URL or a TCP address; may be given several times."),
+        click.Option(["--probe"], multiple=True, metavar="URL|HOST:PORT", help=_PROBES),
         click.Option(["--within"], default="30s", show_default=True, metavar="DURATION", help="How soon it must have healed."),
         click.Option(["--seed"], type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Decides every draw."),
         click.Option(["--dry-run"], is_flag=True, help="Print targets, mechanisms, steps and undos; touch nothing."),
@@ -157,7 +159,7 @@ def _expectations(probes: tuple[str, ...]) -> list[Any]:
         what: dict[str, Any] = {"http": {"url": text}} if text.startswith(("http://", "https://")) else {"tcp": text}
         try:
             found.append(
-                Expectation.model_validate({"name": f"probe-{number + 1}", "every": "100ms", "errorRate": "5%", **what})
+                Expectation.model_validate({"name": f"probe-{number + 1}", "every": "50ms", "errorRate": "5%", **what})
             )
         except ValidationError as error:
             raise InputError(f"--probe {text}: {error.errors()[0]['msg']}") from None

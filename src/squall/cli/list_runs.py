@@ -1,4 +1,4 @@
-"""`squall list`"""
+"""`squall list`."""
 
 from __future__ import annotations
 

@@ -46,6 +46,7 @@ _VERBS = {
 _SPARK = " ▁▂▃▄▅▆▇█"
 _HISTORY = 60
 _BAR = 30
+_SECOND = 1_000_000_000
 
 
 def sentence(event: Event) -> str | None:  # noqa: C901, PLR0911, PLR0912 - one line a kind
@@ -57,8 +58,10 @@ def sentence(event: Event) -> str | None:  # noqa: C901, PLR0911, PLR0912 - one 
             return f"{event.fault}: {event.target} by {event.mechanism} ({event.recoverability})"
         case StageEntered(stage="monitor" | "analyse" | "inject"):
             return None
-        case StageEntered(stage=stage, expected_ns=expected):
-            return f"{_VERBS[stage]}{f' for {Duration(expected)}' if expected and stage == 'define' else ''}{f', at most {Duration(expected)}' if expected and stage == 'recover' else ''}"
+        case StageEntered(stage="recover"):
+            return f"{_VERBS['recover']}, at most {Duration(event.expected_ns)}"
+        case StageEntered():
+            return f"{_VERBS[event.stage]}{f' for {Duration(event.expected_ns)}' if event.expected_ns else ''}"
         case SteadyStateChecked(when="before"):
             return (
                 f"the steady state {'holds' if event.holds else 'does NOT hold, nothing is injected'}: {event.detail}"
@@ -92,7 +95,7 @@ def sentence(event: Event) -> str | None:  # noqa: C901, PLR0911, PLR0912 - one 
 
 
 def _short(ns: int) -> str:
-    return f"{ns / 1e6:.1f} ms" if ns < 1_000_000_000 else f"{ns / 1e9:.2f} s"
+    return f"{ns / 1e6:.1f} ms" if ns < _SECOND else f"{ns / 1e9:.2f} s"
 
 
 class Extra(Protocol):

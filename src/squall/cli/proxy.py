@@ -1,4 +1,4 @@
-"""`squall proxy`"""
+"""`squall proxy`."""
 
 from __future__ import annotations
 

@@ -1,13 +1,21 @@
-"""`squall recover`"""
+"""`squall recover`."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from squall.cli.printing import json_option, print_json
-from squall.errors import CannotInject, InputError
+from squall.errors import CannotInject, InputError, JournalError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from squall.recovery import Recovered
+    from squall.recovery.state import State
 
 __all__ = ["command"]
 
@@ -26,7 +34,7 @@ def command(run: str | None, forget: bool, install: bool, uninstall: bool, as_js
     Exit status 5 when something could not be undone: it says what, and how to remove it by hand.
     """
     from squall.recovery import recover_orphans
-    from squall.recovery.orphans import Recovered, recover_run
+    from squall.recovery.orphans import recover_run
     from squall.recovery.state import State
 
     state = State.default()
@@ -58,13 +66,10 @@ def command(run: str | None, forget: bool, install: bool, uninstall: bool, as_js
         sys.exit(_RESIDUE)
 
 
-def _print(found: list[object]) -> None:
-    from squall.recovery.orphans import Recovered
-
+def _print(found: Sequence[Recovered]) -> None:
     if not found:
         click.echo("Nothing to recover.")
     for one in found:
-        assert isinstance(one, Recovered)  # noqa: S101 - the caller's list
         click.echo(f"{one.run.id}: {sum(r.look.normal for r in one.reverted)} steps undone")
         for reverted in one.reverted:
             click.echo(
@@ -74,20 +79,11 @@ def _print(found: list[object]) -> None:
             click.secho(f"  LEFT BEHIND: {line}", fg="red", err=True)
 
 
-def _forget(state: object, wanted: str) -> None:
+def _forget(state: State, wanted: str) -> None:
     from squall.recovery.journal import Journal
-    from squall.recovery.state import State
 
-    assert isinstance(state, State)  # noqa: S101 - the caller's
     run = state.find_run(wanted)
-    try:
-        Journal.adopt(run.journal).release()  # refuses while the run is on
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise CannotInject(f"{run.journal}: {error.strerror}") from error
-    except Exception as error:
-        if isinstance(error, CannotInject):
-            raise
+    with contextlib.suppress(FileNotFoundError, JournalError):  # a journal that cannot be read is what one forgets
+        Journal.adopt(run.journal).release()  # a run that is on refuses
     state.mark_closed(run)
     click.echo(f"{run.id} is forgotten; its files stay in {run.path}")

@@ -1,4 +1,4 @@
-"""`squall report`"""
+"""`squall report`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`squall run`"""
+"""`squall run`."""
 
 from __future__ import annotations
 

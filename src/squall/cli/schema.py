@@ -1,4 +1,4 @@
-"""`squall schema`"""
+"""`squall schema`."""
 
 from __future__ import annotations
 

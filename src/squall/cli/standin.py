@@ -1,4 +1,4 @@
-"""`squall standin`"""
+"""`squall standin`."""
 
 from __future__ import annotations
 

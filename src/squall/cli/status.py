@@ -1,4 +1,4 @@
-"""`squall status`"""
+"""`squall status`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`squall stop`"""
+"""`squall stop`."""
 
 from __future__ import annotations
 

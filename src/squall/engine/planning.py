@@ -130,6 +130,7 @@ def _refuse_overlaps(planned: Iterable[PlannedFault]) -> None:
             both = objects & others
             if overlap and both:
                 raise TargetError(
-                    f"{other.id} and {fault.id} would hold the same thing at the same time ({sorted(both)[0]}): let one begin after the other ends"
+                    f"{other.id} and {fault.id} would hold the same thing at the same time ({min(both)}): "
+                    "let one begin after the other ends"
                 )
         held.append((fault, objects))

@@ -46,7 +46,7 @@ from squall.experiment.document import dump_experiment, experiment_document
 from squall.experiment.series import LOAD_SERIES, series_of
 from squall.probes.load import LoadProcess
 from squall.probes.prober import Prober
-from squall.probes.samples import Sample
+from squall.probes.samples import read_samples
 from squall.recovery import Executor, Guard, Journal
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from squall.engine.log import Listener
     from squall.experiment.model import Experiment
     from squall.injectors import Chooser
+    from squall.probes.samples import Sample
     from squall.recovery import RunFolder, State
 
 __all__ = ["Outcome", "Run"]
@@ -166,7 +167,7 @@ class Run:
             with contextlib.suppress(OSError):
                 run.document.write_text(dump_experiment(self.experiment))
             await control.start()
-            self._announce(run, planned)
+            self._announce(planned)
             return await self._stages(run, planned, executor, driver, watchdog, guard)
         finally:
             await control.stop()
@@ -216,7 +217,7 @@ class Run:
 
     # --- define
 
-    def _announce(self, run: RunFolder, planned: list[PlannedFault]) -> None:
+    def _announce(self, planned: list[PlannedFault]) -> None:
         host = {
             "hostname": platform.node(), "kernel": platform.release(), "cpus": os.cpu_count(), "python": platform.python_version(),
             "user": os.geteuid(),
@@ -257,7 +258,17 @@ class Run:
             reader(samples)
 
     async def _see(self, measuring: Measuring, abort: AbortWatch, driver: Driver, load: LoadProcess | None) -> None:
-        """What is looked at while the run goes on: the ceiling, the disk, the seconds, hits and leases."""
+        """What is looked at while the run goes on; a run that is not looked at must not go on."""
+        try:
+            await self._keep_looking(measuring, abort, driver, load)
+        except Exception as error:
+            self._ending.ask("error", f"the run can no longer be watched: {type(error).__name__}: {error}")
+            raise
+
+    async def _keep_looking(
+        self, measuring: Measuring, abort: AbortWatch, driver: Driver, load: LoadProcess | None
+    ) -> None:
+        """The ceiling, the disk, the seconds, hits and leases."""
         tick = 0
         while True:
             await asyncio.sleep(0.1)
@@ -370,8 +381,6 @@ class Run:
         return Outcome(run, verdict.verdict, status, verdict.reason, residue)
 
     def _judge(self, run: RunFolder, error: SquallError | None, driver: Driver) -> VerdictReached:
-        from squall.probes.samples import read_samples
-
         spans = tuple(sorted(span for driven in driver.faults for span in driven.spans))
         timeline = Timeline(
             self._times.baseline_ns or self._times.end_ns,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from squall.actions import Counted, Leased
 from squall.engine.planning import PlannedFault, plan_fault
-from squall.errors import CannotInject, InputError, SquallError, TargetError
+from squall.errors import CannotInject, InputError, TargetError
 from squall.events import (
     ActionDone,
     ActionUndone,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from squall.injectors import Chooser
     from squall.recovery import Entry, Executor, Reverted, RunFolder
 
-__all__ = ["Driver", "Driven"]
+__all__ = ["Driven", "Driver"]
 
 _FOLLOW_S = 0.1
 _PULSES_MOST = 100_000
@@ -100,6 +100,12 @@ class Driver:
         for on_ns, off_ns in _windows(step, start_ns + step.after):
             if not await self._until(on_ns):
                 return
+            await self._look_after_targets(driven)
+            if driven.lost:
+                if not step.targets.follow:
+                    return  # there is nothing left to fault, and a successor was not named
+                self._log.emit(Problem(driven.planned.id, f"left out once: {driven.lost[0]} is not there again yet"))
+                continue
             try:
                 await self._begin(driven)
                 await self._hold(driven, off_ns)
@@ -263,10 +269,6 @@ class Driver:
         for old, number in zip(gone, new, strict=False):
             driven.lost = [label for label in driven.lost if label != old.label]
             self._log.emit(TargetFollowed(fresh.id, old.to_json(), fresh.targets[number].to_json()))
-
-    def problem(self, where: str, error: SquallError) -> None:
-        """Write down what went wrong."""
-        self._log.emit(Problem(where, str(error)))
 
 
 def _windows(step: FaultStep, start_ns: int) -> Iterator[tuple[int, int]]:

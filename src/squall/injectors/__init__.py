@@ -6,15 +6,19 @@ mechanism, write a class with `capable` and `plan` and name it in `INJECTORS` be
 
 from squall.injectors.base import Capability, Host, Injector, Plan, Refusal, Site
 from squall.injectors.chooser import Choice, Chooser
+from squall.injectors.file_limit import FileLimitInjector
 from squall.injectors.pause import PauseInjector
 from squall.injectors.proxy import ProxyInjector
 from squall.injectors.signals import SignalInjector
+from squall.injectors.stress import StressInjector
 
 __all__ = ["INJECTORS", "Capability", "Choice", "Chooser", "Host", "Injector", "Plan", "Refusal", "Site"]
 
 INJECTORS: tuple[Injector, ...] = (
     SignalInjector(),
     PauseInjector(),
+    FileLimitInjector(),
+    StressInjector(),
     ProxyInjector(),
 )
 """Every mechanism that there is; the chooser decides between those that can make the same fault real."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from squall.actions import FileLimit
 from squall.faults.stress import FileDescriptors
@@ -10,6 +10,7 @@ from squall.injectors.base import Capability, Host, Plan, Refusal, Site
 from squall.targets import ProcessTarget
 
 if TYPE_CHECKING:
+    from squall.actions import Recoverability
     from squall.faults import Fault
     from squall.targets import Target
 
@@ -22,7 +23,7 @@ class FileLimitInjector:
     mechanism: ClassVar[str] = "prlimit"
     faults: ClassVar[tuple[str, ...]] = ("stress.fd",)
     summary: ClassVar[str] = "prlimit lowers the soft RLIMIT_NOFILE; undone by compare-and-swap"
-    recoverability: ClassVar[Literal["guarded"]] = "guarded"
+    recoverability: ClassVar[Recoverability] = "guarded"
 
     def capable(self, host: Host) -> Capability:  # noqa: D102 - as the protocol says
         return Capability(host.pidfd, "" if host.pidfd else "this kernel has no pidfds (Linux 5.3)")

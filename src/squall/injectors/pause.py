@@ -46,5 +46,5 @@ class PauseInjector:
             accuracy = "each stop and go within about 1 ms of its time, without drift"
         return Plan(
             self.mechanism, actions, accuracy, accuracy_ns=1_000_000,
-            not_covered=("clocks go on while it stands still", "a parent that waits for stopped children (a shell's job control) sees the stop"),
+            not_covered=("clocks go on while it stands still", "a parent that waits for stopped children (a shell) sees the stop"),
         )  # fmt: skip

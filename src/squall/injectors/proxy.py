@@ -46,7 +46,9 @@ class ProxyInjector:
         if toxic is None:
             action = RouteDown(control, target.label)
         else:
-            action = Toxic(control, target.label, site.fault, toxic.type, toxic.stream, toxic.toxicity, toxic.attributes)
+            action = Toxic(
+                control, target.label, site.fault, toxic.type, toxic.stream, toxic.toxicity, toxic.attributes
+            )
         tls = (
             ("TLS streams pass unharmed and are counted: they are not HTTP to the proxy",)
             if isinstance(fault, HttpFault)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from squall.actions import Worker
 from squall.actions.workers import disk, memory
@@ -17,6 +17,7 @@ from squall.kernel.memory import machine_memory
 from squall.targets import CgroupTarget, ProcessTarget
 
 if TYPE_CHECKING:
+    from squall.actions import Recoverability
     from squall.faults import Fault
     from squall.targets import Target
 
@@ -29,7 +30,7 @@ class StressInjector:
     mechanism: ClassVar[str] = "worker"
     faults: ClassVar[tuple[str, ...]] = ("stress.cpu", "stress.memory", "stress.disk")
     summary: ClassVar[str] = "processes beside the target, in its cgroup, that end with their owner's pipe"
-    recoverability: ClassVar[Literal["lease"]] = "lease"
+    recoverability: ClassVar[Recoverability] = "lease"
 
     def capable(self, host: Host) -> Capability:  # noqa: ARG002, D102 - as the protocol says
         return Capability(works=True)

@@ -83,7 +83,7 @@ def own_cgroups(pid: int) -> tuple[str, ...]:
 
 def join(folder: str, pid: int | None = None) -> None:
     """Move a process (this one, unless said otherwise) into a cgroup; OSError where that is not allowed."""
-    with open(os.path.join(folder, "cgroup.procs"), "w") as file:  # noqa: PTH118, PTH123 - pathlib costs workers 10 ms
+    with open(os.path.join(folder, "cgroup.procs"), "w") as file:
         file.write(str(pid or os.getpid()))
 
 

@@ -7,12 +7,12 @@ broken; a module that needs site-packages is started with -I alone. `command` bu
 import os
 import sys
 
-_SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120 - pathlib costs 10 ms
+_SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def command(module: str, *arguments: str, site: bool = False) -> list[str]:
     """The argv that runs `module.main()` in an interpreter of its own; `site`: with site-packages."""
-    return [sys.executable, "-I", *([] if site else ["-S"]), os.path.abspath(__file__), module, *arguments]  # noqa: PTH100
+    return [sys.executable, "-I", *([] if site else ["-S"]), os.path.abspath(__file__), module, *arguments]
 
 
 if __name__ == "__main__":

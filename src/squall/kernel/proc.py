@@ -113,7 +113,7 @@ def pids() -> list[int]:
 
 
 def _numbers(folder: Path) -> list[int]:
-    return sorted(int(name) for name in os.listdir(folder) if name.isdecimal())  # noqa: PTH208 - whole /proc is read often; pathlib is slow
+    return sorted(int(name) for name in os.listdir(folder) if name.isdecimal())
 
 
 def command_line(pid: int) -> list[str]:
@@ -234,7 +234,7 @@ def socket_inodes(pid: int) -> set[int]:
     with contextlib.suppress(OSError):
         for number in _numbers(folder):
             with contextlib.suppress(OSError):
-                link = os.readlink(f"{folder}/{number}")  # noqa: PTH115 - thousands of these; pathlib is three times slower
+                link = os.readlink(f"{folder}/{number}")
                 if link.startswith("socket:["):
                     found.add(int(link[8:-1]))
     return found

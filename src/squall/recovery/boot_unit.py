@@ -60,7 +60,9 @@ def uninstall(unit: Path = UNIT) -> str:
 
 def _check(unit: Path) -> None:
     if not unit.parent.is_dir():
-        raise CannotInject(f"there is no {unit.parent}: this machine has no systemd; run `squall recover` from what starts it at boot")
+        raise CannotInject(
+            f"there is no {unit.parent}: this machine has no systemd; run `squall recover` from what starts it at boot"
+        )
     try:
         probe = unit.parent / ".squall-probe"
         probe.touch()
@@ -84,5 +86,8 @@ def main() -> int:
 
     found = recover_orphans(State(Path(sys.argv[1])), by="boot")
     for one in found:
-        sys.stderr.write(f"{one.run.id}: {len(one.reverted)} steps undone\n" + "".join(f"LEFT BEHIND: {line}\n" for line in one.residue))
+        sys.stderr.write(
+            f"{one.run.id}: {len(one.reverted)} steps undone\n"
+            + "".join(f"LEFT BEHIND: {line}\n" for line in one.residue)
+        )
     return 5 if any(one.residue for one in found) else 0

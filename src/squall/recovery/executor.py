@@ -49,7 +49,7 @@ class Executor:
                 both = wanted & set(entry.objects)
                 if both:
                     raise Conflict(
-                        f"run {view.name} ({other.id}) holds the same thing: {entry.action.describe()} [{sorted(both)[0]}]"
+                        f"run {view.name} ({other.id}) holds the same thing: {entry.action.describe()} [{min(both)}]"
                     )
 
     def apply(self, fault: str, action: Action) -> Entry:

@@ -113,7 +113,8 @@ def _read_header(path: Path, line: bytes) -> JournalView:
         version = data["squall-journal"]
     except (ValueError, KeyError, TypeError) as error:
         raise JournalError(
-            f"{path}:1 is not the first line of a journal: the file is damaged or something else; look at it, undo by hand what it names, then delete its folder"
+            f"{path}:1 is not the first line of a journal: the file is damaged, or something else; undo by hand what it names, "
+            f"then `squall recover {path.parent.name} --forget`"
         ) from error
     if version != VERSION:
         raise JournalError(
