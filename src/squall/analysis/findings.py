@@ -30,7 +30,7 @@ _UNITS: dict[str, Literal["ns", "ratio", "count", ""]] = {"errors": "ratio", "la
 _BEYOND_DOUBT = 1e-3
 """A second is over a threshold beyond doubt when chance alone would do it in fewer than one of a thousand."""
 _SLACK_NS = SECOND
-"""The time lost beyond doubt is known to about a second: the edges of an outage do not fall on whole seconds."""
+"""The time lost beyond what is excused is known to about a second: the edges of an outage do not fall on whole seconds."""
 
 
 class Evidence:
@@ -97,7 +97,9 @@ class Evidence:
 
     def _steady_span(self) -> tuple[Span, ...]:
         """From the recovery to the end; where there was none, what follows the time that was allowed for it."""
-        start, end = self._timeline.fault_end_ns, self._timeline.end_ns
+        if not self._timeline.after:
+            return ()
+        ((start, end),) = self._timeline.after
         if self._heal.healed_ns is not None:
             begin = start + self._heal.healed_ns
         else:
@@ -136,16 +138,13 @@ class Evidence:
     def _judged_but_for(self, measure: Measure, excused: frozenset[int]) -> tuple[Outcome, str]:
         bad, total = self._marks_of(measure).counts(self._during)
         lengths = [end - start for start, end in self._during]
-        over = [place for place in range(len(bad)) if _times_over(bad[place], total[place], measure.allowed) > 1]
+        over = {place for place in range(len(bad)) if _times_over(bad[place], total[place], measure.allowed) > 1}
         kept = [place for place in range(len(bad)) if place not in excused]
         rest = share_interval([bad[p] for p in kept], [total[p] for p in kept], self._experiment.seed)
         outcome = rule(rest, measure.allowed)
-        lost = sum(
-            lengths[p] * bad[p] / total[p]
-            for p in over
-            if binomial_tail(bad[p], total[p], measure.allowed) < _BEYOND_DOUBT
-        )
-        if outcome == "unclear" and rest.value > measure.allowed and lost > self._budget_ns() + _SLACK_NS:
+        doubtless = [p for p in kept if p in over and binomial_tail(bad[p], total[p], measure.allowed) < _BEYOND_DOUBT]
+        lost_ns = sum(lengths[p] * bad[p] / total[p] for p in doubtless)
+        if outcome == "unclear" and rest.value > measure.allowed and lost_ns > _SLACK_NS:
             outcome = "broken"
         exceeded = Duration(sum(lengths[p] for p in over))
         said = _said(measure, rest)
