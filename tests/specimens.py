@@ -202,9 +202,10 @@ def _readable_python() -> str | None:
 
 
 def _as_nobody() -> list[str]:
+    """The words before a command that make nobody run it; `env`, since setpriv's own exec still has root's rights."""
     if os.geteuid() != 0:
         return []
-    return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
+    return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "env"]
 
 
 @contextmanager
