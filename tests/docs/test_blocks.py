@@ -27,22 +27,38 @@ def ports_named_in(text: str) -> dict[str, int]:
     return dict(zip(named, sorted(free), strict=True))
 
 
+TRIES_MAX = 3
+"""A run on a machine that is too busy at that moment is inconclusive, and says so: then the reader tries again."""
+
+
+def complaint(name: str, text: str, folder: Path) -> str | None:
+    """Run a document in an empty folder; what it does not do as shown, None when all is as shown."""
+    folder.mkdir()
+    log = folder.parent / f"{folder.name}.log"
+    try:
+        shown = run_document(text, folder, ports_named_in(text), RUN[name])
+    except subprocess.TimeoutExpired:
+        return f"{name} took longer than {RUN[name]} s:\n{log.read_text()[-3000:]}"
+    if len(shown) != len(commands_of(blocks_of(text))):
+        return f"{name} ended early:\n{log.read_text()[-3000:]}"
+    for each in shown:
+        if (missing := each.missing()) is not None:
+            return (
+                f"{name}:{each.command.line}: $ {each.command.words}\nshould print: {missing}\nprinted:\n{each.printed}"
+            )
+    return None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
 def test_a_document_does_what_it_shows(name: str, tmp_path: Path) -> None:
     text = (ROOT / name).read_text()
-    folder = tmp_path / "reader"
-    folder.mkdir()
-    try:
-        shown = run_document(text, folder, ports_named_in(text), RUN[name])
-    except subprocess.TimeoutExpired:
-        pytest.fail(f"{name} took longer than {RUN[name]} s:\n{(tmp_path / 'reader.log').read_text()[-3000:]}")
-    assert len(shown) == len(commands_of(blocks_of(text))), (tmp_path / "reader.log").read_text()[-3000:]
-    for each in shown:
-        missing = each.missing()
-        assert missing is None, (
-            f"{name}:{each.command.line}: $ {each.command.words}\nshould print: {missing}\nprinted:\n{each.printed}"
-        )
+    for attempt in range(TRIES_MAX):
+        wrong = complaint(name, text, tmp_path / f"reader-{attempt}")
+        log = (tmp_path / f"reader-{attempt}.log").read_text()
+        if wrong is None or "this machine is too busy" not in log:
+            break
+    assert wrong is None, wrong
 
 
 def test_every_document_that_is_run_has_commands() -> None:
