@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING
 
 import click
@@ -25,19 +26,29 @@ def _tree(command: click.Command, context: click.Context) -> Iterator[tuple[clic
 
 
 def _parameters(command: click.Command, context: click.Context) -> str:
-    lines = []
-    for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
-        if record:
-            name, meaning = record
-            lines.append(f"`{name}`\n: {meaning or 'See above.'}")
-    return "\n\n".join(lines)
+    records = [
+        parameter.get_help_record(context)
+        for parameter in command.get_params(context)
+        if "--help" not in parameter.opts
+    ]
+    return "\n\n".join(f"`{name}`\n: {prose(meaning)}" for name, meaning in filter(None, records) if meaning)
+
+
+def _help(text: str) -> str:
+    """A command's help as Markdown; what click leaves as it is written (after a backspace) is a block."""
+    parts = (inspect.cleandoc(part) for part in inspect.cleandoc(text).split("\n\n"))
+    return "\n\n".join(
+        f"```text\n{part.strip(chr(8)).strip()}\n```" if part.startswith("\b") else prose(part) for part in parts
+    )
 
 
 def _section(command: click.Command, context: click.Context) -> str:
-    usage = context.command_path + " " + " ".join(command.collect_usage_pieces(context))
-    text = prose((command.help or command.short_help or "").replace("\b", ""))
-    return f"## {context.command_path}\n\n```console\n$ {usage.strip()}\n```\n\n{text}\n\n{_parameters(command, context)}".rstrip()
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    depth = "#" * max(2, context.command_path.count(" ") + 1)
+    text = _help(command.help or command.short_help or "")
+    return (
+        f"{depth} {context.command_path}\n\n```text\n{usage}\n```\n\n{text}\n\n{_parameters(command, context)}".rstrip()
+    )
 
 
 def pages() -> dict[str, str]:
