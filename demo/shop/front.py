@@ -66,7 +66,7 @@ class Connection:
         try:
             self.sock.settimeout(WRITE_SECONDS_MAX)
             self.sock.sendall(head.encode() + content)
-            self.sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+            self.sock.setblocking(False)
         except OSError:
             return False
         return self.keep
@@ -129,7 +129,7 @@ class Front:
     def run(self) -> None:
         """Serve for ever."""
         for sock in (self._listener, self._wake, self._woken):
-            sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+            sock.setblocking(False)
         self._listener.listen(512)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
@@ -148,7 +148,7 @@ class Front:
             if self._connections >= CONNECTIONS_MAX:
                 sock.close()
                 return
-            sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+            sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._connections += 1
             self._watch(Connection(sock))

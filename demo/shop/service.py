@@ -80,6 +80,7 @@ class Service:
             listener.bind(("127.0.0.1", self._options.port))
         except OSError as error:
             sys.exit(f"shop-{self.name}: port {self._options.port}: {error.strerror}; choose another with --port")
+        print(f"shop-{self.name}: http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
         return listener
 
     def _at_once(self, request: Request) -> Answer | None:
@@ -125,7 +126,9 @@ class Service:
 
 def _options(name: str, port: int, workers: int, waiting: int) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"shop-{name}", description=f"The shop's {name} service.")
-    parser.add_argument("--port", type=int, default=port, help="port on 127.0.0.1 (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=port, help="port on 127.0.0.1, 0 for a free one (default: %(default)s)"
+    )
     parser.add_argument("--fd", type=int, help="a bound socket that is inherited, instead of a port")
     parser.add_argument("--data", default="shop-data", help="folder of the databases (default: ./%(default)s)")
     parser.add_argument("--workers", type=int, default=workers, help="requests handled at once (default: %(default)s)")

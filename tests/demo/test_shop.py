@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -31,6 +32,13 @@ PATIENCE = 2.0
 
 @pytest.fixture
 def shop() -> Iterator[Shop]:
+    with Shop() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_shop() -> Iterator[Shop]:
+    """One shop for the tests that leave no trace in it."""
     with Shop() as running:
         yield running
 
@@ -106,12 +114,12 @@ def test_the_last_items_are_sold_once_each_to_many_at_once(shop: Shop) -> None:
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000, 431),
     ],
 )
-def test_bad_requests_get_an_answer_and_do_no_harm(shop: Shop, sent: bytes, status: int) -> None:
-    host, _, port = shop.urls["gateway"].removeprefix("http://").partition(":")
+def test_bad_requests_get_an_answer_and_do_no_harm(shared_shop: Shop, sent: bytes, status: int) -> None:
+    host, _, port = shared_shop.urls["gateway"].removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=10) as sock:
         sock.sendall(sent)
         assert sock.recv(4096).startswith(f"HTTP/1.1 {status} ".encode())
-    assert order(shop)[0] == 201
+    assert order(shared_shop)[0] == 201
 
 
 def test_connections_are_kept_and_pipelined_requests_answered_in_order(shop: Shop) -> None:
@@ -350,24 +358,25 @@ def test_a_stalled_inventory_takes_everybody_s_workers_and_gives_them_back(shop:
 @pytest.mark.parametrize("service", SERVICES)
 def test_each_service_can_be_run_by_hand_and_is_found_by_its_name(service: str, tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "demo" / "shop" / f"shop-{service}"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with subprocess.Popen([str(script), "--port", str(port), "--data", str(tmp_path)]) as process:
-        try:
-            wait_for(lambda: answers(port))
-            assert Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")[1] == str(script).encode()
-        finally:
-            process.terminate()
+    command = [str(script), "--port", "0", "--data", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        name, _, url = process.stdout.readline().strip().partition(": ")
+        assert name == f"shop-{service}"
+        wait_for(lambda: answers(int(url.rpartition(":")[2])))
+        assert Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")[1] == str(script).encode()
+        process.terminate()
     assert process.returncode == -signal.SIGTERM
 
 
 def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in found:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in found]
+    """Free ports below those that the kernel hands out, so that nobody gets them in the meantime by chance."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
+            found.append(tried.getsockname()[1])
+    return found
 
 
 SHOP = [sys.executable, str(Path(__file__).parents[2] / "demo" / "shop")]
