@@ -77,7 +77,7 @@ def test_it_holds_back_before_the_machine_runs_short(working: Working, token: st
 def test_what_the_machine_cannot_spare_is_refused(token: str) -> None:
     there = machine_memory()
     config = {"amount_bytes": there.total, "spare_bytes": there.total // 10}
-    with pytest.raises(Refused, match=r"MiB are available on this machine, and .* MiB of it must stay so"):
+    with pytest.raises(Refused, match=r"iB are available on this machine, and .* of it must stay so"):
         memory.check(memory.Config(**config))
     with pytest.raises(ActionFailed, match=r"cannot be taken: .* must stay so"):
         Worker(token, "squall.actions.workers.memory", "test", config).do()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from squall.actions import Worker
 from squall.actions.workers import disk, memory
-from squall.actions.workers.lifeline import Refused, megabytes
+from squall.actions.workers.lifeline import Refused, sized
 from squall.faults.stress import Cpu, Disk, Memory
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site
 from squall.kernel import cgroups
@@ -74,10 +74,10 @@ class StressInjector:
     def _memory(self, fault: Memory, place: _Place) -> Plan:
         config = _memory_config(fault, place.target)
         memory.check(memory.Config(**config))
-        growing = f", growing by {megabytes(fault.leak)}/s" if fault.leak is not None else ""
+        growing = f", growing by {sized(fault.leak)}/s" if fault.leak is not None else ""
         return Plan(
             self.mechanism,
-            (place.worker("memory", f"hold {megabytes(config['amount_bytes'])}{growing}", config),),
+            (place.worker("memory", f"hold {sized(config['amount_bytes'])}{growing}", config),),
             accuracy="to the page, resident, beside about 15 MiB of the worker's own; a leak within 0.1 s of its rate",
             not_covered=(
                 "where the cgroup's limit is reached, the kernel ends the worker before the target",

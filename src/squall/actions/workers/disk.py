@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from squall.actions.worker import HELD_BACK
-from squall.actions.workers.lifeline import Lifeline, Refused, enter, megabytes, run, show
+from squall.actions.workers.lifeline import Lifeline, Refused, enter, run, show, sized
 from squall.kernel.memory import machine_memory
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ def purpose(config: Config) -> str:
     """What the worker does, for people."""
     fill = ""
     if config.fill_bytes is not None:
-        fill = f"take {megabytes(config.fill_bytes)} in {config.path}"
+        fill = f"take {sized(config.fill_bytes)} in {config.path}"
     elif config.fill_share is not None:
         fill = f"fill the file system of {config.path} to {config.fill_share:.0%}"
     write = (
-        f"write and sync {megabytes(config.write_bytes_per_s)}/s in {config.path}"
+        f"write and sync {sized(config.write_bytes_per_s)}/s in {config.path}"
         if config.write_bytes_per_s is not None
         else ""
     )
@@ -146,7 +146,7 @@ def _opened(path: str) -> Iterator[int]:
     except OSError as error:
         raise Refused(f"{path} cannot be used: {error.strerror}") from error
     try:
-        real = os.readlink(f"/proc/self/fd/{folder}")  # noqa: PTH115 - pathlib costs workers 10 ms
+        real = os.readlink(f"/proc/self/fd/{folder}")
         if any(real == place or real.startswith(place + "/") for place in _NOT_DISKS):
             raise Refused(f"{path} is in {real.split('/')[1]!r}, which is the kernel's, not a disk")
         yield folder
@@ -190,13 +190,13 @@ def _wanted(config: Config, folder: int, taken: int = 0) -> int:
     wanted = -(-wanted // block) * block
     if free - wanted < config.spare_bytes:
         raise Refused(
-            f"{megabytes(wanted)} cannot be taken in {config.path}: {megabytes(free)} are free, "
-            f"and {megabytes(config.spare_bytes)} of it must stay so (`spare`)"
+            f"{sized(wanted)} cannot be taken in {config.path}: {sized(free)} are free, "
+            f"and {sized(config.spare_bytes)} of it must stay so (`spare`)"
         )
     memory = machine_memory()
     if _in_memory(folder) and memory.available + taken - wanted < memory.total * _MEMORY_KEPT:
         raise Refused(
-            f"{megabytes(wanted)} cannot be taken in {config.path}: it is a tmpfs, and the machine's memory would run out"
+            f"{sized(wanted)} cannot be taken in {config.path}: it is a tmpfs, and the machine's memory would run out"
         )
     return wanted
 
@@ -228,7 +228,7 @@ def _in_memory(folder: int) -> bool:
     """Whether the folder's file system keeps its files in memory, by its device's line in mountinfo."""
     device = os.fstat(folder).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    with open("/proc/self/mountinfo") as file:  # noqa: PTH123 - pathlib costs workers 10 ms
+    with open("/proc/self/mountinfo") as file:
         for row in file:
             left, _, right = row.partition(" - ")
             if left.split()[2] == wanted:

@@ -19,7 +19,7 @@ from squall.kernel import cgroups
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Ended", "Lifeline", "Refused", "enter", "megabytes", "run", "show"]
+__all__ = ["Ended", "Lifeline", "Refused", "enter", "run", "show", "sized"]
 
 _LINE_MOST = 1 << 20
 _ASKS_FOR_THE_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -94,7 +94,7 @@ def run(work: Callable[[Lifeline, Mapping[str, Any]], None]) -> int:
 
 def show(state: str) -> None:
     """Name this process for `ps` and for the owner's counters: "squall-memory"; 15 characters at most."""
-    with open("/proc/self/comm", "w") as file:  # noqa: PTH123 - pathlib costs workers 10 ms
+    with open("/proc/self/comm", "w") as file:
         file.write(state)
 
 
@@ -103,7 +103,7 @@ def enter(folders: list[str], pid: int | None = None) -> None:
 
     Refused where that is not allowed.
     """
-    with open(f"/proc/{pid or 'self'}/oom_score_adj", "w") as file:  # noqa: PTH123 - pathlib costs workers 10 ms
+    with open(f"/proc/{pid or 'self'}/oom_score_adj", "w") as file:
         file.write("1000")
     for folder in folders:
         try:
@@ -124,6 +124,7 @@ def _name(error: OSError) -> str:
     return errno.errorcode.get(error.errno or 0, "")
 
 
-def megabytes(amount: float) -> str:
-    """A number of bytes for people: "64 MiB"."""
-    return f"{amount / 2**20:.4g} MiB"
+def sized(amount: float) -> str:
+    """A number of bytes for people, to four digits: "64 MiB", "1.5 GiB"."""
+    power = max(1, min(4, (int(amount).bit_length() - 1) // 10))
+    return f"{amount / 1024**power:.4g} {'KMGT'[power - 1]}iB"

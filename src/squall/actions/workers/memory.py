@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from squall.actions.worker import HELD_BACK
-from squall.actions.workers.lifeline import Lifeline, Refused, enter, megabytes, run, show
+from squall.actions.workers.lifeline import Lifeline, Refused, enter, run, show, sized
 from squall.kernel.memory import machine_memory
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def check(config: Config) -> None:
     there = machine_memory().available
     if there - config.amount_bytes < config.spare_bytes:
         raise Refused(
-            f"{megabytes(config.amount_bytes)} cannot be taken: {megabytes(there)} are available on this machine, "
-            f"and {megabytes(config.spare_bytes)} of it must stay so (`spare`)"
+            f"{sized(config.amount_bytes)} cannot be taken: {sized(there)} are available on this machine, "
+            f"and {sized(config.spare_bytes)} of it must stay so (`spare`)"
         )
 
 
