@@ -147,16 +147,27 @@ class Bench:
     def start(self, config: dict[str, Any]) -> tuple[subprocess.Popen[str], str]:
         """Start a data plane; its process and its first line."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "squall.proxy.owned", json.dumps(config)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "squall.proxy.owned", json.dumps(config)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert process.stdout is not None
         return process, process.stdout.readline()
 
-    def proxy(self, upstream: Upstream | str, *, seed: int = 7, listen: str = "127.0.0.1:0", **options: Any) -> OwnedProxy:
+    def proxy(
+        self, upstream: Upstream | str, *, seed: int = 7, listen: str = "127.0.0.1:0", **options: Any
+    ) -> OwnedProxy:
         self._count += 1
         path = str(self._folder / f"control-{self._count}.sock")
         address = upstream if isinstance(upstream, str) else upstream.address
-        config = {"control": path, "seed": seed, "listen": listen, "upstream": address, "options": {"drain_s": 0, **options}}
+        config = {
+            "control": path,
+            "seed": seed,
+            "listen": listen,
+            "upstream": address,
+            "options": {"drain_s": 0, **options},
+        }
         process, said = self.start(config)
         assert said == "ready\n", said
         proxy = OwnedProxy(process, ProxyControl(path), path)

@@ -28,13 +28,17 @@ class Server:
     """A running `squall proxy`."""
 
     def __init__(self, config: str = "") -> None:
-        self.process = subprocess.Popen([sys.executable, "-c", RUN, config], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RUN, config], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         assert self.process.stdout is not None
         said = self.process.stdout.readline()
         assert said, self.process.stderr and self.process.stderr.read()
         self.port = int(said)
 
-    def raw(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], str]:
+    def raw(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         connection.request(method, path, body, headers or {})
         response = connection.getresponse()
@@ -43,7 +47,9 @@ class Server:
         return answer
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
-        status, _, text = self.raw(method, path, b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode())
+        status, _, text = self.raw(
+            method, path, b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        )
         return status, text
 
     def proxy(self, name: str = "p", upstream: str = "127.0.0.1:1") -> int:
@@ -52,7 +58,9 @@ class Server:
         return int(json.loads(text)["listen"].rpartition(":")[2])
 
     def children(self) -> list[int]:
-        return [int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
+        return [
+            int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
 
     def close(self) -> int:
         if self.process.poll() is None:
@@ -92,7 +100,10 @@ def error(text: str, status: int) -> tuple[int, str]:
         (b"[]", "json: cannot unmarshal array into Go value of type toxiproxy.Proxy"),
         (b'"x"', "json: cannot unmarshal string into Go value of type toxiproxy.Proxy"),
         (b'{"name":5}', "json: cannot unmarshal number into Go struct field Proxy.name of type string"),
-        (b'{"name":"a","enabled":"x"}', "json: cannot unmarshal string into Go struct field Proxy.enabled of type bool"),
+        (
+            b'{"name":"a","enabled":"x"}',
+            "json: cannot unmarshal string into Go struct field Proxy.enabled of type bool",
+        ),
     ],
 )
 def test_a_bad_body_is_complained_of_as_go_does(server: Server, body: bytes, said: str) -> None:
@@ -103,10 +114,14 @@ def test_proxies_are_made_shown_changed_and_deleted(server: Server) -> None:
     assert server.raw("GET", "/proxies")[1]["Content-Type"] == "application/json"
     assert server.ask("GET", "/proxies") == (200, "{}")
     port = server.proxy()
-    shown = f'{{"name":"p","listen":"127.0.0.1:{port}","upstream":"127.0.0.1:1","enabled":true,"Logger":{{}},"toxics":[]}}'
+    shown = (
+        f'{{"name":"p","listen":"127.0.0.1:{port}","upstream":"127.0.0.1:1","enabled":true,"Logger":{{}},"toxics":[]}}'
+    )
     assert server.ask("GET", "/proxies/p") == (200, shown)
     assert server.ask("GET", "/proxies?x=1") == (200, f'{{"p":{shown}}}')
-    assert server.ask("POST", "/proxies", {"name": "p", "listen": "127.0.0.1:0", "upstream": "x:1"}) == error("proxy already exists", 409)
+    assert server.ask("POST", "/proxies", {"name": "p", "listen": "127.0.0.1:0", "upstream": "x:1"}) == error(
+        "proxy already exists", 409
+    )
     assert server.ask("POST", "/proxies", {}) == error("missing required field: name", 400)
     assert server.ask("POST", "/proxies", b"null") == error("missing required field: name", 400)
     assert server.ask("POST", "/proxies", {"name": "z"}) == error("missing required field: upstream", 400)
@@ -124,8 +139,14 @@ def test_proxies_are_made_shown_changed_and_deleted(server: Server) -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
     status, text = server.ask("PATCH", "/proxies/p", {"enabled": True, "upstream": "127.0.0.1:2"})
-    assert (status, json.loads(text)["listen"], json.loads(text)["upstream"]) == (200, f"127.0.0.1:{port}", "127.0.0.1:2")
-    assert server.ask("PATCH", "/proxies/p", {"listen": "nonsense"}) == error("address nonsense: missing port in address", 500)
+    assert (status, json.loads(text)["listen"], json.loads(text)["upstream"]) == (
+        200,
+        f"127.0.0.1:{port}",
+        "127.0.0.1:2",
+    )
+    assert server.ask("PATCH", "/proxies/p", {"listen": "nonsense"}) == error(
+        "address nonsense: missing port in address", 500
+    )
     assert server.ask("POST", "/proxies/none", {}) == error("proxy not found", 404)
     assert server.ask("DELETE", "/proxies/p") == (204, "")
     assert server.ask("DELETE", "/proxies/p") == error("proxy not found", 404)
@@ -136,9 +157,14 @@ def test_names_of_fields_have_any_case_and_what_follows_is_ignored(server: Serve
     assert (status, json.loads(text)["name"]) == (201, "case")
 
 
-@pytest.mark.parametrize(("listen", "shown"), [(":0", r"\[::\]:\d+"), ("[::1]:0", r"\[::1\]:\d+"), ("localhost:0", r"127\.0\.0\.1:\d+"), (None, r"\[::\]:\d+")])
+@pytest.mark.parametrize(
+    ("listen", "shown"),
+    [(":0", r"\[::\]:\d+"), ("[::1]:0", r"\[::1\]:\d+"), ("localhost:0", r"127\.0\.0\.1:\d+"), (None, r"\[::\]:\d+")],
+)
 def test_listen_addresses(server: Server, listen: str | None, shown: str) -> None:
-    status, text = server.ask("POST", "/proxies", {"name": "p", "upstream": "u:1", **({"listen": listen} if listen else {})})
+    status, text = server.ask(
+        "POST", "/proxies", {"name": "p", "upstream": "u:1", **({"listen": listen} if listen else {})}
+    )
     assert status == 201
     assert re.fullmatch(shown, json.loads(text)["listen"])
 
@@ -152,13 +178,29 @@ def test_toxics_are_made_shown_changed_and_deleted(server: Server) -> None:
     assert server.ask("GET", url) == (200, f"[{shown}]")
     assert server.ask("GET", url + "/latency_downstream") == (200, shown)
     assert server.ask("POST", url, {"type": "latency"}) == error("toxic already exists", 409)
-    assert server.ask("POST", url, {"name": "latency_downstream", "type": "slicer", "stream": "upstream"}) == error("toxic already exists", 409)
-    status, text = server.ask("POST", url, {"type": "slicer", "stream": "Upstream", "name": "u", "toxicity": 2, "attributes": {"Average_Size": 3}})
-    assert text == '{"attributes":{"average_size":3,"size_variation":0,"delay":0},"name":"u","type":"slicer","stream":"Upstream","toxicity":2}'
+    assert server.ask("POST", url, {"name": "latency_downstream", "type": "slicer", "stream": "upstream"}) == error(
+        "toxic already exists", 409
+    )
+    status, text = server.ask(
+        "POST",
+        url,
+        {"type": "slicer", "stream": "Upstream", "name": "u", "toxicity": 2, "attributes": {"Average_Size": 3}},
+    )
+    assert (
+        text
+        == '{"attributes":{"average_size":3,"size_variation":0,"delay":0},"name":"u","type":"slicer","stream":"Upstream","toxicity":2}'
+    )
     assert [toxic["name"] for toxic in json.loads(server.ask("GET", url)[1])] == ["u", "latency_downstream"]
     for method in ("POST", "PATCH"):
-        status, text = server.ask(method, url + "/latency_downstream", {"attributes": {"jitter": 3}, "toxicity": 0.25, "name": "n", "type": "x"})
-        assert (status, text) == (200, shown.replace('"jitter":0', '"jitter":3').replace('"toxicity":1', '"toxicity":0.25'))
+        status, text = server.ask(
+            method,
+            url + "/latency_downstream",
+            {"attributes": {"jitter": 3}, "toxicity": 0.25, "name": "n", "type": "x"},
+        )
+        assert (status, text) == (
+            200,
+            shown.replace('"jitter":0', '"jitter":3').replace('"toxicity":1', '"toxicity":0.25'),
+        )
     assert server.ask("POST", url + "/none", {}) == error("toxic not found", 404)
     assert server.ask("GET", url + "/none") == error("toxic not found", 404)
     assert server.ask("DELETE", url + "/none") == error("toxic not found", 404)
@@ -171,13 +213,34 @@ def test_toxics_are_made_shown_changed_and_deleted(server: Server) -> None:
     [
         (b'{"type":"bogus"}', "invalid toxic type"),
         (b'{"type":"latency","stream":"sideways"}', "stream was invalid, can be either upstream or downstream"),
-        (b'{"type":5}', "bad request body: json: cannot unmarshal number into Go struct field ToxicWrapper.type of type string"),
-        (b'{"type":"latency","toxicity":"x"}', "bad request body: json: cannot unmarshal string into Go struct field ToxicWrapper.toxicity of type float32"),
-        (b'{"type":"latency","attributes":5}', "bad request body: json: cannot unmarshal number into Go struct field ToxicWrapper.attributes of type toxics.NoopToxic"),
-        (b'{"type":"latency","attributes":{"latency":"x"}}', "bad request body: json: cannot unmarshal string into Go struct field LatencyToxic.attributes.latency of type int64"),
-        (b'{"type":"latency","attributes":{"latency":1.5}}', "bad request body: json: cannot unmarshal number 1.5 into Go struct field LatencyToxic.attributes.latency of type int64"),
-        (b'{"type":"bandwidth","attributes":{"rate":1e3}}', "bad request body: json: cannot unmarshal number 1e3 into Go struct field BandwidthToxic.attributes.rate of type int64"),
-        (b'{"type":"slicer","attributes":{"delay":"x"}}', "bad request body: json: cannot unmarshal string into Go struct field SlicerToxic.attributes.delay of type int"),
+        (
+            b'{"type":5}',
+            "bad request body: json: cannot unmarshal number into Go struct field ToxicWrapper.type of type string",
+        ),
+        (
+            b'{"type":"latency","toxicity":"x"}',
+            "bad request body: json: cannot unmarshal string into Go struct field ToxicWrapper.toxicity of type float32",
+        ),
+        (
+            b'{"type":"latency","attributes":5}',
+            "bad request body: json: cannot unmarshal number into Go struct field ToxicWrapper.attributes of type toxics.NoopToxic",
+        ),
+        (
+            b'{"type":"latency","attributes":{"latency":"x"}}',
+            "bad request body: json: cannot unmarshal string into Go struct field LatencyToxic.attributes.latency of type int64",
+        ),
+        (
+            b'{"type":"latency","attributes":{"latency":1.5}}',
+            "bad request body: json: cannot unmarshal number 1.5 into Go struct field LatencyToxic.attributes.latency of type int64",
+        ),
+        (
+            b'{"type":"bandwidth","attributes":{"rate":1e3}}',
+            "bad request body: json: cannot unmarshal number 1e3 into Go struct field BandwidthToxic.attributes.rate of type int64",
+        ),
+        (
+            b'{"type":"slicer","attributes":{"delay":"x"}}',
+            "bad request body: json: cannot unmarshal string into Go struct field SlicerToxic.attributes.delay of type int",
+        ),
         (b"[]", "bad request body: json: cannot unmarshal array into Go value of type toxics.ToxicWrapper"),
         (b"", "bad request body: EOF"),
     ],
@@ -200,9 +263,19 @@ def test_populate_makes_replaces_and_keeps(server: Server) -> None:
     assert len(keep["toxics"]) == 1
     assert (new["enabled"], new["listen"]) == (False, "127.0.0.1:0")
     assert server.ask("POST", "/populate", []) == (201, '{"proxies":null}')
-    assert server.ask("POST", "/populate", [{"name": "a"}]) == (400, '{"error":"missing required field: upstream at proxy 1","status":400,"proxies":null}')
+    assert server.ask("POST", "/populate", [{"name": "a"}]) == (
+        400,
+        '{"error":"missing required field: upstream at proxy 1","status":400,"proxies":null}',
+    )
     assert server.ask("POST", "/populate", b"")[1] == '{"error":"bad request body: EOF","status":400,"proxies":null}'
-    status, text = server.ask("POST", "/populate", [{"name": "a", "listen": "127.0.0.1:0", "upstream": "u:1"}, {"name": "b", "listen": f"127.0.0.1:{port}", "upstream": "u:1"}])
+    status, text = server.ask(
+        "POST",
+        "/populate",
+        [
+            {"name": "a", "listen": "127.0.0.1:0", "upstream": "u:1"},
+            {"name": "b", "listen": f"127.0.0.1:{port}", "upstream": "u:1"},
+        ],
+    )
     assert status == 500
     assert [proxy["name"] for proxy in json.loads(text)["proxies"]] == ["a"]
 
@@ -221,7 +294,13 @@ def test_the_rest_of_the_routes(server: Server) -> None:
     for path in ("/nope", "/proxies/", "/proxies/a/b"):
         status, headers, text = server.raw("GET", path)
         assert (status, text, headers["Content-Type"]) == (404, "404 page not found\n", "text/plain; charset=utf-8")
-    for method, path in (("PUT", "/proxies"), ("GET", "/reset"), ("POST", "/version"), ("OPTIONS", "/proxies"), ("HEAD", "/version")):
+    for method, path in (
+        ("PUT", "/proxies"),
+        ("GET", "/reset"),
+        ("POST", "/version"),
+        ("OPTIONS", "/proxies"),
+        ("HEAD", "/version"),
+    ):
         assert server.ask(method, path) == (405, "")
     status, _, text = server.raw("GET", "/proxies", headers={"User-Agent": "Mozilla/5.0 (X11)"})
     assert (status, text) == (403, "User agent not allowed\n")
@@ -274,7 +353,9 @@ def test_the_python_client_works_unchanged(server: Server, bench: Any, sockets: 
 def test_a_config_file_is_populated_before_the_api_answers(bench: Any, sockets: Any, tmp_path: Path) -> None:
     upstream = bench.upstream(bench.echo)
     path = tmp_path / "toxiproxy.json"
-    path.write_text(json.dumps([{"name": "web", "listen": "127.0.0.1:0", "upstream": upstream.address, "enabled": True}]))
+    path.write_text(
+        json.dumps([{"name": "web", "listen": "127.0.0.1:0", "upstream": upstream.address, "enabled": True}])
+    )
     server = Server(str(path))
     listen = json.loads(server.ask("GET", "/proxies/web")[1])["listen"]
     with socket.create_connection(("127.0.0.1", int(listen.rpartition(":")[2])), timeout=10) as client:
@@ -283,12 +364,16 @@ def test_a_config_file_is_populated_before_the_api_answers(bench: Any, sockets: 
     assert server.close() == 0
 
 
-@pytest.mark.parametrize("content", ["{", "{}", '[{"name": "a"}]', '[{"name": "a", "upstream": "u:1", "listen": "nonsense"}]', None])
+@pytest.mark.parametrize(
+    "content", ["{", "{}", '[{"name": "a"}]', '[{"name": "a", "upstream": "u:1", "listen": "nonsense"}]', None]
+)
 def test_a_wrong_config_file_is_refused_by_its_name(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "toxiproxy.json"
     if content is not None:
         path.write_text(content)
-    run = subprocess.run([sys.executable, "-c", RUN, str(path)], capture_output=True, text=True, check=False, timeout=20)
+    run = subprocess.run(
+        [sys.executable, "-c", RUN, str(path)], capture_output=True, text=True, check=False, timeout=20
+    )
     assert "InputError" in run.stderr
     assert str(path) in run.stderr
 

@@ -62,11 +62,19 @@ def random_toxic(draw: random.Random) -> tuple[str, dict[str, Any]]:
     """A toxic that loses nothing by design, with random attributes."""
     match draw.randrange(5):
         case 0:
-            return "latency", {"latency": draw.choice((0, 1, 5, 20)), "jitter": draw.choice((0, 3)), "correlation": draw.random()}
+            return "latency", {
+                "latency": draw.choice((0, 1, 5, 20)),
+                "jitter": draw.choice((0, 3)),
+                "correlation": draw.random(),
+            }
         case 1:
             return "bandwidth", {"rate": draw.choice((20_000, 100_000, 1_000_000))}
         case 2:
-            return "slicer", {"average_size": draw.choice((700, 30_000)), "size_variation": draw.choice((0, 500)), "delay": draw.choice((0, 50))}
+            return "slicer", {
+                "average_size": draw.choice((700, 30_000)),
+                "size_variation": draw.choice((0, 500)),
+                "delay": draw.choice((0, 50)),
+            }
         case 3:
             return "limit_data", {"bytes": 1 << 50}
         case _:

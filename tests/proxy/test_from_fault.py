@@ -10,6 +10,7 @@ from squall.errors import InputError
 from squall.faults import FAULTS, parse_fault
 from squall.proxy.from_fault import ToxicSpec, toxic_of
 
+ALL: dict[str, Any] = {"percent": 100.0}
 CASES: list[tuple[str, dict[str, Any], ToxicSpec]] = [
     ("tcp.latency", {"latency": "1.5ms", "jitter": "20us", "correlation": "25%", "direction": "upstream", "percent": "40%"},
      ToxicSpec("latency", "upstream", 0.4, {"latency": 1, "latency_ns": 500_000, "jitter": 0, "jitter_ns": 20_000, "correlation": 0.25})),
@@ -21,12 +22,15 @@ CASES: list[tuple[str, dict[str, Any], ToxicSpec]] = [
      ToxicSpec("slicer", "downstream", 1.0, {"average_size": 100, "size_variation": 10, "delay": 1, "delay_ns": 500})),
     ("tcp.limit_data", {"bytes": "1kB"}, ToxicSpec("limit_data", "downstream", 1.0, {"bytes": 1000})),
     ("http.delay", {"delay": "1s", "on": "response", "method": "GET"},
-     ToxicSpec("http_delay", "downstream", 1.0, {"percent": 100.0, "method": "GET", "delay": 1000, "delay_ns": 0, "jitter": 0, "jitter_ns": 0})),
+     ToxicSpec("http_delay", "downstream", 1.0, {**ALL, "method": "GET", "delay": 1000, "delay_ns": 0, "jitter": 0, "jitter_ns": 0})),
     ("http.abort", {"status": 429, "path": "/a/*", "percent": "5%", "response_headers": {"Retry-After": "1"}},
-     ToxicSpec("http_abort", "upstream", 1.0, {"percent": 5.0, "path": "/a/*", "status": 429, "body": "", "response_headers": {"Retry-After": "1"}})),
-    ("http.replace", {"on": "response", "status": 500, "body": ""}, ToxicSpec("http_replace", "downstream", 1.0, {"percent": 100.0, "status": 500, "body": ""})),
+     ToxicSpec("http_abort", "upstream", 1.0, {"percent": 5.0, "path": "/a/*", "status": 429, "body": "",
+                                         "response_headers": {"Retry-After": "1"}})),
+    ("http.replace", {"on": "response", "status": 500, "body": ""},
+     ToxicSpec("http_replace", "downstream", 1.0, {**ALL, "status": 500, "body": ""})),
     ("http.patch", {"on": "request", "body": {"a": None}, "remove_headers": ["X"], "headers": {"Y": "*"}},
-     ToxicSpec("http_patch", "upstream", 1.0, {"percent": 100.0, "headers": {"Y": "*"}, "set_headers": {}, "remove_headers": ["X"], "query": {}, "body": {"a": None}})),
+     ToxicSpec("http_patch", "upstream", 1.0, {**ALL, "headers": {"Y": "*"}, "set_headers": {}, "remove_headers": ["X"], "query": {},
+                                         "body": {"a": None}})),
 ]  # fmt: skip
 
 
@@ -49,7 +53,10 @@ def test_every_fault_on_a_route_is_covered() -> None:
     assert routed == {case[0] for case in CASES} | {"tcp.down"}
 
 
-@pytest.mark.parametrize(("tag", "parameters"), [("tcp.down", {}), ("process.kill", {}), ("http.abort", {"response_headers": {"Content-Length": "1"}})])
+@pytest.mark.parametrize(
+    ("tag", "parameters"),
+    [("tcp.down", {}), ("process.kill", {}), ("http.abort", {"response_headers": {"Content-Length": "1"}})],
+)
 def test_what_is_no_toxic_is_refused(tag: str, parameters: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         toxic_of(parse_fault(tag, parameters))

@@ -10,169 +10,9 @@ import threading
 import time
 from typing import Any
 
-import h11
 import pytest
 
-JSON = b'{"id":1,"tags":["a"],"price":{"net":5,"tax":1}}'
-
-
-class Service:
-    """An HTTP/1.1 server that records what reaches it, byte-exact bodies included."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
-
-    def __call__(self, sock: socket.socket) -> None:
-        connection = h11.Connection(h11.SERVER)
-        while True:
-            request, body = self._read(sock, connection)
-            if request is None:
-                return
-            headers = {name.decode(): value.decode() for name, value in request.headers}
-            self.requests.append((request.method.decode(), request.target.decode(), headers, body))
-            if not self._answer(sock, connection, request, body):
-                return
-            if connection.our_state is h11.MUST_CLOSE or connection.their_state is h11.MUST_CLOSE:
-                return
-            connection.start_next_cycle()
-
-    def _read(self, sock: socket.socket, connection: h11.Connection) -> tuple[h11.Request | None, bytes]:
-        request, body = None, bytearray()
-        while True:
-            event = connection.next_event()
-            if event is h11.NEED_DATA:
-                if connection.they_are_waiting_for_100_continue:
-                    sock.sendall(connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
-                connection.receive_data(sock.recv(65536))
-            elif isinstance(event, h11.Request):
-                request = event
-            elif isinstance(event, h11.Data):
-                body += event.data
-            elif isinstance(event, h11.EndOfMessage):
-                return request, bytes(body)
-            else:
-                return None, b""
-
-    def _answer(self, sock: socket.socket, connection: h11.Connection, request: h11.Request, body: bytes) -> bool:
-        path = request.target.decode().partition("?")[0]
-
-        def say(status: int, headers: dict[str, str], payload: bytes = b"", trailers: dict[str, str] | None = None) -> None:
-            out = connection.send(h11.Response(status_code=status, headers=list(headers.items()))) or b""
-            if payload and request.method != b"HEAD":
-                for start in range(0, len(payload), 50_000):
-                    out += connection.send(h11.Data(data=payload[start : start + 50_000])) or b""
-            out += connection.send(h11.EndOfMessage(headers=list((trailers or {}).items()))) or b""
-            sock.sendall(out)
-
-        if path == "/ws":
-            sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
-            rest, _ = connection.trailing_data
-            sock.sendall(rest)
-            while data := sock.recv(65536):
-                sock.sendall(data)
-            return False
-        if path == "/chunked":
-            say(200, {"Transfer-Encoding": "chunked", "Trailer": "X-Sum"}, JSON * 3, {"X-Sum": "7"})
-        elif path == "/json":
-            say(200, {"Content-Type": "application/json", "Content-Length": str(len(JSON)), "ETag": "v1"}, JSON)
-        elif path == "/204":
-            say(204, {})
-        elif path == "/304":
-            say(304, {"ETag": "v1"})
-        elif path == "/until-close":
-            say(200, {"Connection": "close"}, JSON)
-            return False
-        elif path == "/large":
-            blob = random.Random(5).randbytes(6_000_000)
-            say(200, {"Content-Length": str(len(blob))}, blob)
-        elif path == "/interim":
-            sock.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
-            say(200, {"Content-Length": "2"}, b"ok")
-        else:
-            say(200, {"Content-Length": str(len(body)), "X-Path": request.target.decode()}, body)
-        return True
-
-
-class Client:
-    """An HTTP/1.1 client on one connection: sends raw bytes, reads whole answers."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self._data = b""
-
-    def send(self, raw: str | bytes) -> None:
-        self.sock.sendall(raw.replace("\n", "\r\n").encode() if isinstance(raw, str) else raw)
-
-    def _more(self) -> bytes:
-        part = self.sock.recv(65536)
-        self._data += part
-        return part
-
-    def head(self) -> tuple[int, dict[str, str]]:
-        while b"\r\n\r\n" not in self._data:
-            assert self._more(), f"the connection ended after {self._data!r}"
-        head, _, self._data = self._data.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        return int(first.split()[1]), headers
-
-    def take(self, size: int) -> bytes:
-        while len(self._data) < size:
-            assert self._more(), "the connection ended in mid-body"
-        data, self._data = self._data[:size], self._data[size:]
-        return data
-
-    def line(self) -> bytes:
-        while b"\r\n" not in self._data:
-            assert self._more()
-        line, _, self._data = self._data.partition(b"\r\n")
-        return line
-
-    def answer(self, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
-        status, headers = self.head()
-        if method == "HEAD" or status in (204, 304) or status < 200:
-            return status, headers, b""
-        if headers.get("transfer-encoding") == "chunked":
-            body = b""
-            while size := int(self.line(), 16):
-                body += self.take(size)
-                self.take(2)
-            while line := self.line():
-                headers["trailer " + line.decode().partition(":")[0].lower()] = line.decode().partition(":")[2].strip()
-            return status, headers, body
-        if "content-length" in headers:
-            return status, headers, self.take(int(headers["content-length"]))
-        while self._more():
-            pass
-        body, self._data = self._data, b""
-        return status, headers, body
-
-    def get(self, path: str, method: str = "GET", headers: str = "", body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
-        length = f"Content-Length: {len(body)}\n" if body else ""
-        self.send(f"{method} {path} HTTP/1.1\nHost: shop\n{headers}{length}\n".replace("\n", "\r\n").encode() + body)
-        return self.answer(method)
-
-    def ended(self) -> bool:
-        return not self._data and not self.sock.recv(1)
-
-
-class Route:
-    """A service behind a proxy."""
-
-    def __init__(self, bench: Any, **options: Any) -> None:
-        self.service = Service()
-        self.proxy = bench.proxy(bench.upstream(self.service), http=True, **options)
-        self.control = self.proxy.control
-
-    def client(self) -> Client:
-        return Client(self.proxy.connect())
-
-    def add(self, kind: str, stream: str = "upstream", **attributes: Any) -> str:
-        self.control.add_toxic(kind, f"http_{kind}", stream, attributes=attributes)
-        return kind
-
-    def hits(self, name: str) -> dict[str, int]:
-        return dict(self.proxy.hits(name))
+from tests.proxy.http_service import JSON, Client, Route, Service
 
 
 @pytest.fixture
@@ -193,7 +33,10 @@ def exchange_of_everything(client: Client) -> list[Any]:
         client.get("/304"),
         client.get("/echo", "POST", body=b"x" * 100_000),
     ]
-    client.send("GET /a HTTP/1.1\nHost: h\n\nPOST /b HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n5;x=y\nhello\n0\nX-T: 1\n\nGET /c HTTP/1.1\nHost: h\n\n")
+    client.send(
+        "GET /a HTTP/1.1\nHost: h\n\nPOST /b HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n"
+        "5;x=y\nhello\n0\nX-T: 1\n\nGET /c HTTP/1.1\nHost: h\n\n"
+    )
     seen += [client.answer() for _ in range(3)]
     client.send("POST /e HTTP/1.1\nHost: h\nContent-Length: 4\nExpect: 100-continue\n\n")
     seen.append(client.head())
@@ -220,7 +63,9 @@ def test_what_no_rule_hits_passes_unharmed(bench: Any, engine: str, toxic: str) 
             route.control.add_toxic(f"l-{stream}", "latency", stream, attributes={"latency": 1})
     if toxic == "slicer":
         for stream in ("upstream", "downstream"):
-            route.control.add_toxic(f"s-{stream}", "slicer", stream, attributes={"average_size": 1500, "size_variation": 1400})
+            route.control.add_toxic(
+                f"s-{stream}", "slicer", stream, attributes={"average_size": 1500, "size_variation": 1400}
+            )
     direct = Service()
     sock = socket.create_connection(("127.0.0.1", bench.upstream(direct).port), timeout=10)
     with sock:
@@ -300,7 +145,12 @@ def test_a_delay_holds_matching_messages_only(route: Route, stream: str) -> None
     route.add("delay", stream, path="/slow/*", method="get", headers={"X-Who": "a*"}, delay=150)
     client = route.client()
     started = time.monotonic()
-    for path, method, headers in (("/fast", "GET", "X-Who: ab\n"), ("/slow/1", "PUT", "X-Who: ab\n"), ("/slow/1", "GET", ""), ("/slow/1", "GET", "x-who: ba\n")):
+    for path, method, headers in (
+        ("/fast", "GET", "X-Who: ab\n"),
+        ("/slow/1", "PUT", "X-Who: ab\n"),
+        ("/slow/1", "GET", ""),
+        ("/slow/1", "GET", "x-who: ba\n"),
+    ):
         client.get(path, method, headers)
     assert time.monotonic() - started < 0.14
     started = time.monotonic()
@@ -347,7 +197,9 @@ def test_an_abort_answers_itself_and_the_connection_goes_on(route: Route) -> Non
         assert (status, headers["retry-after"], body.decode()) == (418, "3", "téa")
         assert client.get("/ok")[0] == 200
     assert client.get("/pay", "HEAD")[0] == 418
-    client.send("POST /pay HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n3\nabc\n0\n\nGET /after HTTP/1.1\nHost: h\n\n")
+    client.send(
+        "POST /pay HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n3\nabc\n0\n\nGET /after HTTP/1.1\nHost: h\n\n"
+    )
     assert client.answer()[0] == 418
     assert client.answer()[1]["x-path"] == "/after"
     assert [request[1] for request in route.service.requests] == ["/ok", "/ok", "/after"]
@@ -361,7 +213,15 @@ def test_pipelined_answers_keep_their_order_around_aborts(route: Route) -> None:
     paths = ["/1", "/no", "/late", "/no", "/no", "/2", "/no"]
     client.send("".join(f"GET {path} HTTP/1.1\nHost: h\n\n" for path in paths))
     answers = [client.answer() for _ in paths]
-    assert [answer[2] or answer[1]["x-path"].encode() for answer in answers] == [b"/1", b"no", b"/late", b"no", b"no", b"/2", b"no"]
+    assert [answer[2] or answer[1]["x-path"].encode() for answer in answers] == [
+        b"/1",
+        b"no",
+        b"/late",
+        b"no",
+        b"no",
+        b"/2",
+        b"no",
+    ]
 
 
 def test_an_abort_closes_where_the_client_would_not_know_what_follows(route: Route) -> None:
@@ -414,7 +274,14 @@ def test_responses_are_replaced(route: Route) -> None:
 def test_a_replaced_status_keeps_the_framing_right(route: Route, status: int) -> None:
     route.add("replace", "downstream", status=status)
     client = route.client()
-    for path, method in (("/json", "GET"), ("/chunked", "GET"), ("/204", "GET"), ("/json", "HEAD"), ("/304", "GET"), ("/large", "GET")):
+    for path, method in (
+        ("/json", "GET"),
+        ("/chunked", "GET"),
+        ("/204", "GET"),
+        ("/json", "HEAD"),
+        ("/304", "GET"),
+        ("/large", "GET"),
+    ):
         got, headers, body = client.get(path, method)
         assert got == status
         if status in (204, 304):
@@ -425,7 +292,13 @@ def test_a_replaced_status_keeps_the_framing_right(route: Route, status: int) ->
 
 
 def test_bodies_are_patched(route: Route) -> None:
-    route.add("patch", "downstream", set_headers={"X-A": "1", "etag": "v2"}, remove_headers=["Content-Type"], body={"price": {"net": 9, "tax": None}, "id": None})
+    route.add(
+        "patch",
+        "downstream",
+        set_headers={"X-A": "1", "etag": "v2"},
+        remove_headers=["Content-Type"],
+        body={"price": {"net": 9, "tax": None}, "id": None},
+    )
     client = route.client()
     status, headers, body = client.get("/json")
     assert json.loads(body) == {"tags": ["a"], "price": {"net": 9}}
@@ -440,7 +313,10 @@ def test_bodies_are_patched(route: Route) -> None:
 def test_requests_are_patched(route: Route) -> None:
     route.add("patch", query={"page": "2 3", "new": "ü"}, set_headers={"Authorization": "none"}, body={"n": 2})
     client = route.client()
-    assert client.get("/echo?page=1&keep=%20x&page=9", "POST", "Authorization: secret\n", b'{"n": 1, "m": "\xc3\xa4"}')[2] == '{"n":2,"m":"ä"}'.encode()
+    assert (
+        client.get("/echo?page=1&keep=%20x&page=9", "POST", "Authorization: secret\n", b'{"n": 1, "m": "\xc3\xa4"}')[2]
+        == '{"n":2,"m":"ä"}'.encode()
+    )
     _, target, headers, _ = route.service.requests[0]
     assert target == "/echo?page=2%203&keep=%20x&new=%C3%BC"
     assert headers["authorization"] == "none"
@@ -502,7 +378,9 @@ def test_many_clients_get_their_own_answers_while_http_toxics_come_and_go(route:
             body = draw.randbytes(draw.choice((0, 10, 50_000)))
             path = f"/echo/{number}/{done}"
             status, headers, got = client.get(path, "POST", body=body)
-            if not ((status == 200 and got == body and headers["x-path"] == path) or (status == 503 and got == b"aborted")):
+            if not (
+                (status == 200 and got == body and headers["x-path"] == path) or (status == 503 and got == b"aborted")
+            ):
                 problems.append(f"{path}: {status} {len(got)} for {len(body)}")
             done += 1
         counts.append(done)
@@ -512,7 +390,13 @@ def test_many_clients_get_their_own_answers_while_http_toxics_come_and_go(route:
         worker.start()
     draw = random.Random(3)
     for _ in range(150):
-        kind, attributes = draw.choice((("abort", {"percent": 50.0, "body": "aborted"}), ("delay", {"delay": 2, "jitter": 2}), ("patch", {"set_headers": {"X-A": "1"}})))
+        kind, attributes = draw.choice(
+            (
+                ("abort", {"percent": 50.0, "body": "aborted"}),
+                ("delay", {"delay": 2, "jitter": 2}),
+                ("patch", {"set_headers": {"X-A": "1"}}),
+            )
+        )
         route.add(kind, "upstream" if kind == "abort" else draw.choice(("upstream", "downstream")), **attributes)
         stop.wait(0.01)
         route.control.remove_toxic(kind)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import statistics
@@ -61,13 +60,14 @@ def test_a_signal_ends_it_in_order(bench: Any, number: int) -> None:
 def test_its_owner_dying_by_sigkill_ends_it(bench: Any, tmp_path: Path) -> None:
     path = str(tmp_path / "c.sock")
     config = json.dumps({"control": path, "listen": "127.0.0.1:0", "upstream": "127.0.0.1:1"})
-    owner = subprocess.Popen(
-        [sys.executable, "-c", f"import subprocess, sys, time\np = subprocess.Popen([sys.executable, '-m', 'squall.proxy.owned', {config!r}], stdin=subprocess.PIPE)\ntime.sleep(60)"]
-    )
+    start = f"subprocess.Popen([sys.executable, '-m', 'squall.proxy.owned', {config!r}], stdin=subprocess.PIPE)"
+    owner = subprocess.Popen([sys.executable, "-c", f"import subprocess, sys, time; p = {start}; time.sleep(60)"])
     pid = bench.until(lambda: Path(path).exists() and ProxyControl(path).ping(), "it is up")
     owner.kill()
     owner.wait()
-    bench.until(lambda: not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text(), "it has ended", 3)
+    bench.until(
+        lambda: not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text(), "it has ended", 3
+    )
 
 
 def test_a_port_in_use_is_said_with_its_address(bench: Any) -> None:
@@ -91,7 +91,10 @@ def test_a_port_in_use_is_said_with_its_address(bench: Any) -> None:
         ({"listen": "127.0.0.1:0", "upstream": "a:1", "options": {"engine": "magic"}}, "splice and copy"),
         ({"listen": "127.0.0.1:0", "upstream": "a:1", "options": {"spin_us": 10**9}}, "0 to 1000"),
         ({"listen": "127.0.0.1:0", "upstream": "a:1", "seed": "x"}, "seed"),
-        ({"listen": "127.0.0.1:0", "upstream": "a:1", "control": "/nowhere/at/all.sock"}, "cannot bind /nowhere/at/all.sock"),
+        (
+            {"listen": "127.0.0.1:0", "upstream": "a:1", "control": "/nowhere/at/all.sock"},
+            "cannot bind /nowhere/at/all.sock",
+        ),
     ],
 )
 def test_a_wrong_configuration_is_refused_in_one_line(bench: Any, config: dict[str, Any], said: str) -> None:
@@ -137,12 +140,19 @@ def test_a_control_socket_may_have_any_path(bench: Any, tmp_path: Path) -> None:
     process.stdout.close()
 
 
-def test_garbage_on_the_control_socket_is_answered(bench: Any, tmp_path: Path) -> None:
+def test_garbage_on_the_control_socket_is_answered(bench: Any) -> None:
     proxy = bench.proxy(bench.upstream(bench.echo))
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(proxy.socket_path)
         lines = client.makefile("rb")
-        for line in (b"garbage\n", b"[1]\n", b'{"op": "explode"}\n', b'{"op": "add_toxic"}\n', b"\xff\xfe\n", b'{"op": "remove_toxic", "name": 5}\n'):
+        for line in (
+            b"garbage\n",
+            b"[1]\n",
+            b'{"op": "explode"}\n',
+            b'{"op": "add_toxic"}\n',
+            b"\xff\xfe\n",
+            b'{"op": "remove_toxic", "name": 5}\n',
+        ):
             client.sendall(line)
             assert json.loads(lines.readline())["ok"] is False
         client.sendall(b'{"op": "ping"}\n{"op": "ping"}\n')
@@ -153,24 +163,26 @@ def test_garbage_on_the_control_socket_is_answered(bench: Any, tmp_path: Path) -
 
 def test_it_leaves_no_descriptor_behind(bench: Any, sockets: Any) -> None:
     proxy = bench.proxy(bench.upstream(bench.echo))
-    folder = f"/proc/{proxy.process.pid}/fd"
+    folder = Path(f"/proc/{proxy.process.pid}/fd")
 
     def use_it() -> int:
         for kind in ("latency", "slicer", "bandwidth"):
-            proxy.control.add_toxic(kind, kind, "upstream", attributes={"latency": 1, "average_size": 1000, "rate": 100_000})
+            proxy.control.add_toxic(
+                kind, kind, "upstream", attributes={"latency": 1, "average_size": 1000, "rate": 100_000}
+            )
             with proxy.connect() as client:
                 client.sendall(b"x" * 200_000)
                 assert len(sockets.receive(client, 200_000)) == 200_000
             proxy.control.remove_toxic(kind)
         proxy.clients.clear()
         bench.until(lambda: proxy.control.stats()["open"] == 0, "connections are closed")
-        return len(os.listdir(folder))
+        return len(list(folder.iterdir()))
 
     use_it()
     first = use_it()
     for _ in range(10):
         use_it()
-    bench.until(lambda: len(os.listdir(folder)) <= first + 4, "only a few pooled pipes are kept")
+    bench.until(lambda: len(list(folder.iterdir())) <= first + 4, "only a few pooled pipes are kept")
 
 
 def test_it_starts_fast(bench: Any) -> None:
@@ -190,5 +202,16 @@ def test_it_starts_fast(bench: Any) -> None:
 def test_it_needs_the_standard_library_only() -> None:
     """So that it starts at once, and where nothing else is installed."""
     code = "import sys, squall.proxy.owned; print(*sorted({name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)))"
-    found = subprocess.run([sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2] / 'src')!r}); {code}"], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2] / 'src')!r}); {code}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert set(found.stdout.split()) <= {"squall", "__main__"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import threading
 import time
@@ -76,10 +77,12 @@ def test_what_is_held_follows_a_shorter_latency(proxy: Any, sockets: Any, bench:
 def test_jitter_spreads_and_correlation_makes_neighbours_alike(bench: Any, sockets: Any) -> None:
     def steps(correlation: float) -> tuple[float, float]:
         proxy = bench.proxy(bench.upstream(bench.echo))
-        proxy.control.add_toxic("l", "latency", "upstream", attributes={"latency": 6, "jitter": 6, "correlation": correlation})
+        proxy.control.add_toxic(
+            "l", "latency", "upstream", attributes={"latency": 6, "jitter": 6, "correlation": correlation}
+        )
         client = proxy.connect()
         times = [round_trip_ms(client, sockets) for _ in range(120)]
-        return max(times) - min(times), statistics.fmean(abs(a - b) for a, b in zip(times, times[1:], strict=False))
+        return max(times) - min(times), statistics.fmean(abs(a - b) for a, b in itertools.pairwise(times))
 
     spread, free = steps(0.0)
     assert spread > 8
@@ -90,7 +93,10 @@ def test_jitter_spreads_and_correlation_makes_neighbours_alike(bench: Any, socke
 # Bandwidth, slicer
 
 
-@pytest.mark.parametrize(("attributes", "bytes_per_s"), [({"rate": 1000}, 1_000_000), ({"rate_bytes": 500_000}, 500_000), ({"rate": 10_000}, 10_000_000)])
+@pytest.mark.parametrize(
+    ("attributes", "bytes_per_s"),
+    [({"rate": 1000}, 1_000_000), ({"rate_bytes": 500_000}, 500_000), ({"rate": 10_000}, 10_000_000)],
+)
 def test_bandwidth_is_the_average(proxy: Any, sockets: Any, attributes: dict[str, int], bytes_per_s: int) -> None:
     proxy.control.add_toxic("b", "bandwidth", "upstream", attributes=attributes)
     size = bytes_per_s // 2
@@ -114,7 +120,9 @@ def test_a_bandwidth_of_zero_lets_nothing_pass_until_it_grows(proxy: Any, socket
 def test_slices_arrive_one_by_one(bench: Any) -> None:
     upstream = bench.upstream()
     proxy = bench.proxy(upstream)
-    proxy.control.add_toxic("s", "slicer", "upstream", attributes={"average_size": 100, "size_variation": 50, "delay": 20_000})
+    proxy.control.add_toxic(
+        "s", "slicer", "upstream", attributes={"average_size": 100, "size_variation": 50, "delay": 20_000}
+    )
     client = proxy.connect()
     server = upstream.accept()
     client.sendall(b"x" * 1000)

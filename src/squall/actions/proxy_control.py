@@ -56,10 +56,22 @@ class ProxyControl:
         self._proxy = proxy
 
     def add_toxic(
-        self, name: str, type: str, stream: str = "downstream", toxicity: float = 1.0, attributes: Mapping[str, Any] | None = None  # noqa: A002
+        self,
+        name: str,
+        type: str,  # noqa: A002 - the protocol's word
+        stream: str = "downstream",
+        toxicity: float = 1.0,
+        attributes: Mapping[str, Any] | None = None,
     ) -> bool:
         """Put a toxic on open and new connections; False when the very same one is there already."""
-        wanted: ToxicState = {"name": name, "type": type, "stream": stream, "toxicity": toxicity, "attributes": dict(attributes or {}), "hits": {}}
+        wanted: ToxicState = {
+            "name": name,
+            "type": type,
+            "stream": stream,
+            "toxicity": toxicity,
+            "attributes": dict(attributes or {}),
+            "hits": {},
+        }
         try:
             self._ask("add_toxic", **wanted)
         except ProxyRefused as refused:
@@ -69,7 +81,9 @@ class ProxyControl:
             return False
         return True
 
-    def update_toxic(self, name: str, toxicity: float | None = None, attributes: Mapping[str, Any] | None = None) -> None:
+    def update_toxic(
+        self, name: str, toxicity: float | None = None, attributes: Mapping[str, Any] | None = None
+    ) -> None:
         """Change a toxic without a gap; what is not given stays."""
         self._ask("update_toxic", name=name, toxicity=toxicity, attributes=dict(attributes or {}))
 

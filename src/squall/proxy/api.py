@@ -31,9 +31,17 @@ TOXIPROXY_VERSION: Final = "2.12.0"
 _JSON: Final = "application/json"
 _TEXT: Final = "text/plain; charset=utf-8"
 _PROXY_FIELDS: Final[dict[str, type]] = {"name": str, "listen": str, "upstream": str, "enabled": bool}
-_TOXIC_FIELDS: Final[dict[str, type]] = {"name": str, "type": str, "stream": str, "toxicity": float, "attributes": object}
+_TOXIC_FIELDS: Final[dict[str, type]] = {
+    "name": str,
+    "type": str,
+    "stream": str,
+    "toxicity": float,
+    "attributes": object,
+}
 _UPDATE_FIELDS: Final[dict[str, type]] = {"toxicity": float, "attributes": object}
-_UPDATE_TYPE: Final = 'struct { Attributes interface {} "json:\\"attributes\\""; Toxicity float32 "json:\\"toxicity\\"" }'
+_UPDATE_TYPE: Final = (
+    'struct { Attributes interface {} "json:\\"attributes\\""; Toxicity float32 "json:\\"toxicity\\"" }'
+)
 _POPULATE_TYPE: Final = '[]struct { toxiproxy.Proxy; Enabled *bool "json:\\"enabled\\"" }'
 
 
@@ -65,12 +73,20 @@ class Api:
             (r"/reset", {"POST": self._reset}),
             (r"/proxies", {"GET": self._index, "POST": self._create}),
             (r"/populate", {"POST": self._populate}),
-            (rf"/proxies/{name}", {"GET": self._show, "POST": self._update, "PATCH": self._update, "DELETE": self._delete}),
+            (
+                rf"/proxies/{name}",
+                {"GET": self._show, "POST": self._update, "PATCH": self._update, "DELETE": self._delete},
+            ),
             (rf"/proxies/{name}/hits", {"GET": self._hits}),
             (rf"/proxies/{name}/toxics", {"GET": self._toxics, "POST": self._add_toxic}),
             (
                 rf"/proxies/{name}/toxics/(?P<toxic>[^/]+)",
-                {"GET": self._toxic, "POST": self._update_toxic, "PATCH": self._update_toxic, "DELETE": self._remove_toxic},
+                {
+                    "GET": self._toxic,
+                    "POST": self._update_toxic,
+                    "PATCH": self._update_toxic,
+                    "DELETE": self._remove_toxic,
+                },
             ),
             (r"/version", {"GET": self._version}),
             (r"/metrics", {"GET": self._metrics}),
@@ -122,7 +138,7 @@ class Api:
         done: list[object] = []
         try:
             for spec in read_specs(body):
-                done.append(self._ask("populate", **spec))
+                done.append(self._ask("populate", **spec))  # noqa: PERF401 - what was done counts when a later one fails
         except Refusal as refusal:
             return _json(refusal.status, {"error": str(refusal), "status": refusal.status, "proxies": done or None})
         return _json(201, {"proxies": done or None})
@@ -198,4 +214,3 @@ def read_specs(body: bytes) -> list[dict[str, object]]:
 
 def _shown(proxy: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in proxy.items() if key != "stats"}
-

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +16,8 @@ from squall.proxy.plane import ProxySpec
 from squall.proxy.refusals import Invalid, Refusal
 
 if TYPE_CHECKING:
+    import socket
+
     from squall.proxy.plane import Plane
 
 __all__ = ["Control", "Operations"]
@@ -101,7 +102,9 @@ class Operations:
     def _update(self, request: Request) -> object:
         name = self._name(request)
         now = self._plane.proxy(name)
-        spec = _spec({"name": name, "listen": now.listen, "upstream": now.upstream, "enabled": now.enabled, **_given(request)})
+        spec = _spec(
+            {"name": name, "listen": now.listen, "upstream": now.upstream, "enabled": now.enabled, **_given(request)}
+        )
         return self._plane.update(name, spec).to_json()
 
     def _delete(self, request: Request) -> object:
@@ -215,5 +218,3 @@ class Control:
             return False
         self._loop.want(fd, 0, WRITE)
         return True
-
-

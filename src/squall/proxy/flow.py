@@ -48,7 +48,9 @@ _OLDEST_STAMP_NS: Final = 2_000_000
 class Flow:
     """One direction; its stages ask it what `toxics.Host` says."""
 
-    def __init__(self, connection: Connection, direction: Direction, source: socket.socket, target: socket.socket) -> None:
+    def __init__(
+        self, connection: Connection, direction: Direction, source: socket.socket, target: socket.socket
+    ) -> None:
         plane = connection.proxy.plane
         self.connection, self.direction, self.source, self.target = connection, direction, source, target
         self.loop, self._pool, self._budget, self._options = plane.loop, plane.pool, plane.budget, plane.options
@@ -291,7 +293,9 @@ class Flow:
     def random(self, name: str) -> Random:
         """A generator that depends on the seed, the connection's number, the direction and this name only."""
         connection = self.connection
-        return Random(f"{connection.proxy.plane.seed}/{connection.proxy.name}/{connection.number}/{self.direction}/{name}")  # noqa: S311 - replayed, not secret
+        return Random(  # noqa: S311 - replayed, not secret
+            f"{connection.proxy.plane.seed}/{connection.proxy.name}/{connection.number}/{self.direction}/{name}"
+        )
 
     # Ends
 

@@ -50,10 +50,14 @@ def accuracy_of(fault: Fault) -> str:
     return "exact: each connection, request and byte is counted"
 
 
-def _tcp(fault: tcp.TcpFault) -> tuple[str, dict[str, Any]]:
+def _tcp(fault: tcp.TcpFault) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 - a table
     match fault:
         case tcp.Latency():
-            attributes = {**_ns("latency", fault.latency), **_ns("jitter", fault.jitter), "correlation": float(fault.correlation)}
+            attributes = {
+                **_ns("latency", fault.latency),
+                **_ns("jitter", fault.jitter),
+                "correlation": float(fault.correlation),
+            }
             return "latency", attributes
         case tcp.BandwidthLimit():
             rate, rest = divmod(int(fault.rate), 1000)
@@ -97,17 +101,34 @@ def _http(fault: http.HttpFault) -> tuple[str, str, dict[str, Any]]:
             return "http_delay", _stream(fault.on), {**_ns("delay", fault.delay), **_ns("jitter", fault.jitter)}
         case http.Abort():
             check_names(fault.response_headers)
-            attributes: dict[str, Any] = {"status": fault.status, "body": fault.body, "response_headers": dict(fault.response_headers)}
+            attributes: dict[str, Any] = {
+                "status": fault.status,
+                "body": fault.body,
+                "response_headers": dict(fault.response_headers),
+            }
             return "http_abort", "upstream", attributes
         case http.Replace():
             check_names(fault.set_headers or {})
-            given = {"status": fault.status, "new_path": fault.new_path, "body": fault.body, "set_headers": fault.set_headers}
+            given = {
+                "status": fault.status,
+                "new_path": fault.new_path,
+                "body": fault.body,
+                "set_headers": fault.set_headers,
+            }
             return "http_replace", _stream(fault.on), {key: value for key, value in given.items() if value is not None}
         case http.Patch():
             check_names(fault.set_headers)
             check_names(dict.fromkeys(fault.remove_headers, ""))
-            attributes = {"set_headers": dict(fault.set_headers), "remove_headers": list(fault.remove_headers), "query": dict(fault.query)}
-            return "http_patch", _stream(fault.on), {**attributes, **({} if fault.body is None else {"body": fault.body})}
+            attributes = {
+                "set_headers": dict(fault.set_headers),
+                "remove_headers": list(fault.remove_headers),
+                "query": dict(fault.query),
+            }
+            return (
+                "http_patch",
+                _stream(fault.on),
+                {**attributes, **({} if fault.body is None else {"body": fault.body})},
+            )
     raise InputError(f"the proxy does not know {fault.type}")
 
 

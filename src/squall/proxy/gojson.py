@@ -56,7 +56,7 @@ def read_body(body: bytes) -> object:
     return value
 
 
-def _complaint(text: str, error: JSONDecodeError) -> str:
+def _complaint(text: str, error: JSONDecodeError) -> str:  # noqa: PLR0911 - a table
     position = error.pos
     while position < len(text) and text[position] in " \t\r\n":
         position += 1
@@ -143,7 +143,9 @@ def check_attributes(kind: str, attributes: object, names: Mapping[str, type]) -
     if attributes is None:
         return {}
     if not isinstance(attributes, dict):
-        raise BadBody(f"json: cannot unmarshal {_kind(attributes)} into Go struct field ToxicWrapper.attributes of type toxics.NoopToxic")
+        raise BadBody(
+            f"json: cannot unmarshal {_kind(attributes)} into Go struct field ToxicWrapper.attributes of type toxics.NoopToxic"
+        )
     go_name = _GO_NAMES.get(kind, "".join(part.capitalize() for part in kind.split("_")))
     found: dict[str, object] = {}
     for key, item in attributes.items():

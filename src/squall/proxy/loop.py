@@ -192,7 +192,13 @@ class Loop:
     def run(self) -> None:
         """Serve until `stop`."""
         self._running = True
-        poll, handlers, closing, busy_ns, now = self._epoll.poll, self._handlers, self._closing, self._busy_ns, time.monotonic_ns
+        poll, handlers, closing, busy_ns, now = (
+            self._epoll.poll,
+            self._handlers,
+            self._closing,
+            self._busy_ns,
+            time.monotonic_ns,
+        )
         last_ns = now()
         while self._running:
             events = poll(0 if busy_ns else -1, _BATCH)

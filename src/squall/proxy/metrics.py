@@ -16,7 +16,15 @@ def render_metrics(proxies: Iterable[Mapping[str, Any]]) -> str:
     lines: list[str] = []
     for name in ("received", "sent"):
         samples = [
-            ({"direction": direction, "listener": proxy["listen"], "proxy": proxy["name"], "upstream": proxy["upstream"]}, count)
+            (
+                {
+                    "direction": direction,
+                    "listener": proxy["listen"],
+                    "proxy": proxy["name"],
+                    "upstream": proxy["upstream"],
+                },
+                count,
+            )
             for proxy in listed
             for direction, count in sorted(proxy["stats"][name].items())
         ]

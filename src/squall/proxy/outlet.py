@@ -29,6 +29,7 @@ class Outlet:
 
     def feed(self, data: bytes | FilledPipe, stamp_ns: int) -> None:  # noqa: ARG002 - what every inlet is given
         if self.done:
+        """Take the next piece."""
             self._flow.left(len(data))
             _discard(data)
         elif self.queue:
@@ -71,6 +72,7 @@ class Outlet:
             self._flow.delivered()
 
     def end(self) -> None:
+        """Nothing more comes."""
         if self.ended:
             return
         self.ended = True

@@ -180,9 +180,17 @@ def _routes(config: Mapping[str, Any]) -> list[ProxySpec]:
         raise Invalid("routes: a list is needed")
     specs = []
     for route in routes:
-        if not isinstance(route, dict) or not isinstance(route.get("listen"), str) or not isinstance(route.get("upstream"), str):
+        if (
+            not isinstance(route, dict)
+            or not isinstance(route.get("listen"), str)
+            or not isinstance(route.get("upstream"), str)
+        ):
             raise Invalid(f"a route needs `listen` and `upstream`, not {route!r}")
-        specs.append(ProxySpec(str(route.get("name", "route")), route["listen"], route["upstream"], bool(route.get("enabled", True))))
+        specs.append(
+            ProxySpec(
+                str(route.get("name", "route")), route["listen"], route["upstream"], bool(route.get("enabled", True))
+            )
+        )
     return specs
 
 
@@ -196,7 +204,9 @@ def _prepare(options: Options) -> None:
     libc.mallopt(_M_TRIM_THRESHOLD, 512 << 20)
     if options.realtime:
         resource.setrlimit(resource.RLIMIT_RTTIME, (_REALTIME_BURST_US, _REALTIME_BURST_US * 5))
-        signal.signal(signal.SIGXCPU, lambda _number, _frame: os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0)))
+        signal.signal(
+            signal.SIGXCPU, lambda _number, _frame: os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        )
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_REALTIME_PRIORITY))
     gc.collect()
     gc.freeze()

@@ -22,6 +22,7 @@ class Pipe:
         self.reader, self.writer = reader, writer
 
     def close(self) -> None:
+        """Close both ends."""
         os.close(self.reader)
         os.close(self.writer)
 

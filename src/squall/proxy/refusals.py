@@ -9,7 +9,7 @@ from squall.errors import SquallError
 __all__ = ["AlreadyExists", "CannotListen", "Invalid", "NotFound", "Refusal"]
 
 
-class Refusal(SquallError):
+class Refusal(SquallError):  # noqa: N818 - reads as what it says
     """The base: `code` names the kind in the control protocol, `status` is the API's HTTP status."""
 
     code: ClassVar[str] = "failed"

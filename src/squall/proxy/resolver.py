@@ -39,7 +39,7 @@ class Endpoint:
             address = ipaddress.ip_address(self.host.partition("%")[0])
         except ValueError:
             return None
-        if address.version == 4:
+        if isinstance(address, ipaddress.IPv4Address):
             return socket.AF_INET, (self.host, self.port)
         host, _, scope = self.host.partition("%")
         return socket.AF_INET6, (host, self.port, 0, socket.if_nametoindex(scope) if scope else 0)

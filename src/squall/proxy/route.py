@@ -10,7 +10,6 @@ from squall.proxy.http.rules import HTTP_KINDS
 from squall.proxy.loop import READ
 from squall.proxy.refusals import NotFound
 from squall.proxy.resolver import listen_on, read_endpoint
-from squall.proxy.toxics import Toxic
 
 if TYPE_CHECKING:
     import socket
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from squall.proxy.flow import Flow
     from squall.proxy.plane import Plane
-    from squall.proxy.toxics import Direction
+    from squall.proxy.toxics import Direction, Toxic
 
 __all__ = ["Proxy"]
 
@@ -227,4 +226,3 @@ class Proxy:
             "hits": {toxic.name: toxic.hits.to_json() for toxic in self.in_order()},
             "gone": dict(self.gone), "http": dict(self.http),
         }  # fmt: skip
-

@@ -10,7 +10,7 @@ import threading
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 from urllib.parse import unquote, urlsplit
 
 from squall.errors import InputError
@@ -76,7 +76,9 @@ def _populate(link: Link, spec: dict[str, object], path: str | None) -> None:
         raise InputError(f"{path}: proxy {spec['name']}: {refusal}") from refusal
 
 
-def _serve_api(plane: _DataPlane, host: str, port: int, stop: threading.Event, ready: Callable[[str, int], None] | None) -> None:
+def _serve_api(
+    plane: _DataPlane, host: str, port: int, stop: threading.Event, ready: Callable[[str, int], None] | None
+) -> None:
     try:
         server = _Server((host, port), Api(plane.link))
     except OSError as error:
@@ -112,7 +114,7 @@ class _DataPlane:
             self.__exit__()
             raise InputError(json.loads(said)["error"] if said else "the data plane did not start")
 
-    def __enter__(self) -> _DataPlane:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -37,6 +37,7 @@ Reason = Literal["not_http", "tls", "upgraded"]
 _PENDING_MOST = 256
 _FIRST_LINE_S = 0.2
 """A first line that is not whole by then is not HTTP: a client of another protocol may be waiting for its answer."""
+_TLS_HANDSHAKE = 0x16
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -170,7 +171,7 @@ class RequestSide(Side):
         return self._message is not None or len(self.talk.pending) < _PENDING_MOST
 
     def check_beginning(self, data: bytes) -> None:
-        if not self._seen and data[0] == 0x16 and data[1:2] in (b"", b"\x03"):  # a TLS handshake record
+        if not self._seen and data[0] == _TLS_HANDSHAKE and data[1:2] in (b"", b"\x03"):
             self.talk.give_up("tls")
             return
         if not request_may_begin(data):
@@ -203,7 +204,9 @@ class RequestSide(Side):
         self._seen = True
         self.talk.proxy.http["messages"] += 1
         chosen = self.talk.chosen(head)
-        exchange = Exchange(head, [item for item in chosen if item[0].stream == "downstream" and not isinstance(item[1], AbortRule)])
+        exchange = Exchange(
+            head, [item for item in chosen if item[0].stream == "downstream" and not isinstance(item[1], AbortRule)]
+        )
         self.talk.pending.append(exchange)
         self._exchange, self._abort = exchange, None
         message = Message(raw, head, head.framing(), head.method, self._stamp_ns)
@@ -306,4 +309,3 @@ def _plan(message: Message, talk: Conversation, toxic: Toxic, rule: Rule) -> Non
         message.delays[id(toxic)] = talk.delay_ns(toxic, rule)
     elif isinstance(rule, (ReplaceRule, PatchRule)):
         message.edits.append((toxic, rule))
-

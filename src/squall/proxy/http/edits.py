@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CannotPatch", "answer_of", "change_head", "change_payload", "new_payload", "with_length"]
 
-_KEPT_BY_REPLACE: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect", b"trailer"})
+_KEPT_BY_REPLACE: Final = frozenset(
+    {b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect", b"trailer"}
+)
 Head = RequestHead | ResponseHead
 
 
@@ -105,7 +107,9 @@ def change_payload(rule: PatchRule, head: Head, payload: bytes) -> bytes:
         document = json.loads(payload)
     except (ValueError, RecursionError):
         raise CannotPatch from None
-    return json.dumps(_merged(document, rule.body), separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return json.dumps(_merged(document, rule.body), separators=(",", ":"), ensure_ascii=False).encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 def _merged(target: Any, patch: Any) -> Any:

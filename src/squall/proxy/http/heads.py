@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["HEAD_MOST", "Framing", "NotHttp", "RequestHead", "ResponseHead", "read_request", "read_response", "request_may_begin", "with_fields"]
+__all__ = [
+    "HEAD_MOST",
+    "Framing",
+    "NotHttp",
+    "RequestHead",
+    "ResponseHead",
+    "read_request",
+    "read_response",
+    "request_may_begin",
+    "with_fields",
+]
 
 HEAD_MOST: Final = 1 << 16
 """A head longer than this is not followed."""
@@ -95,6 +105,7 @@ class RequestHead(_Head):
         return target.partition(b"?")[0].decode("latin-1") or "/"
 
     def to_bytes(self) -> bytes:
+        """The head as it is sent."""
         return b"%s %s %s\r\n" % (self.method, self.target, self.version) + self._field_lines()
 
 
@@ -112,6 +123,7 @@ class ResponseHead(_Head):
         return self._declared() or (Framing("none") if self.all(b"content-length") else Framing("close"))
 
     def to_bytes(self) -> bytes:
+        """The head as it is sent."""
         return b"%s %d %s\r\n" % (self.version, self.status, self.reason) + self._field_lines()
 
 
@@ -170,5 +182,3 @@ def with_fields(fields: Fields, changes: Mapping[bytes, bytes | None]) -> Fields
                 result.append((name, new))
     result += [(name, value) for low, (name, value) in left.items() if low not in done and value is not None]
     return tuple(result)
-
-

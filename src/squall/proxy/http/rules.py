@@ -26,7 +26,7 @@ FRAMING_NAMES: Final = frozenset({"content-length", "transfer-encoding"})
 """Headers that say where a message ends: the proxy writes them itself."""
 
 
-def check_names(headers: Mapping[str, str]) -> None:
+def check_names(headers: Mapping[str, object]) -> None:
     """Raise InputError for headers that cannot be written or would break the message's framing."""
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name):
@@ -60,6 +60,7 @@ class Rule(Attributes):
     percent: float = 100.0
 
     def check(self) -> None:
+        """Raise Invalid for values that no message can have."""
         if not 0 <= self.percent <= 100:  # noqa: PLR2004 - percent
             raise Invalid(f"percent {self.percent} is out of range: 0 to 100 is allowed")
         if not all(isinstance(value, str) for value in self.headers.values()):
@@ -97,6 +98,7 @@ class AbortRule(Rule):
     response_headers: dict[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
+        """Raise Invalid for values that no message can have."""
         super().check()
         _status_ok(self.status)
         _headers_ok(self.response_headers)
@@ -113,6 +115,7 @@ class ReplaceRule(Rule):
     set_headers: dict[str, str] | None = None
 
     def check(self) -> None:
+        """Raise Invalid for values that no message can have."""
         super().check()
         if self.status:
             _status_ok(self.status)
@@ -132,6 +135,7 @@ class PatchRule(Rule):
     body: dict[str, Any] | None = None
 
     def check(self) -> None:
+        """Raise Invalid for values that no message can have."""
         super().check()
         _headers_ok(self.set_headers)
         _headers_ok(dict.fromkeys(self.remove_headers, ""))
@@ -148,4 +152,3 @@ HTTP_KINDS: Final[dict[str, Rule]] = {
     "http_delay": DelayRule(), "http_abort": AbortRule(), "http_replace": ReplaceRule(), "http_patch": PatchRule(),
 }  # fmt: skip
 """The HTTP toxics by type, each with its defaults."""
-

@@ -203,7 +203,7 @@ class Side:
             self.answer_expectation(message)
         else:
             self._rewrite(message, None)
-        if self._body is not None and self._body.done:
+        if self._body.done:
             self._body_over(message)
 
     def swallow(self, message: Message) -> None:
@@ -237,8 +237,7 @@ class Side:
 
     def _body_over(self, message: Message) -> None:
         if self._mode == "collect" and not message.acted:
-            payload = bytes(self._body.payload or b"") if self._body is not None else b""
-            self._rewrite(message, payload)
+            self._rewrite(message, bytes(self._body.payload or b"") if self._body is not None else b"")
         self._message = self._body = None
         self._collected, self._collected_size = [], 0
         self.over(message)
@@ -279,7 +278,9 @@ class Side:
             self.answer_expectation(message)
             self._mode = "drop"
             head = self.without_expectation(head)
-        new = head.to_bytes() + (b"" if message.method == b"HEAD" and isinstance(head, ResponseHead) else payload or b"")
+        new = head.to_bytes() + (
+            b"" if message.method == b"HEAD" and isinstance(head, ResponseHead) else payload or b""
+        )
         self.inject(new)
         self.flow.left(len(message.raw))
         held = b"".join(self._collected)

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["Attributes"]
 
 _INT64 = 1 << 63
-_NOUNS: dict[type, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "an object", tuple: "a list of texts"}
+_NOUNS: dict[type, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    dict: "an object",
+    tuple: "a list of texts",
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,9 @@ class Attributes:
     def updated(self, given: Mapping[str, object]) -> Self:
         """These attributes with the given ones changed; Invalid for a value of the wrong type."""
         kinds = self.kinds()
-        changes = {name: _checked(name, given[name], kind) for name, kind in kinds.items() if given.get(name) is not None}
+        changes = {
+            name: _checked(name, given[name], kind) for name, kind in kinds.items() if given.get(name) is not None
+        }
         after = replace(self, **changes)
         after.check()
         return after
@@ -49,7 +58,11 @@ class Attributes:
         """The attributes as the API shows them."""
         plain = type(self)()
         hidden = self.ours | set(self.nullable)
-        shown = {name: getattr(self, name) for name in self.kinds() if name not in hidden or getattr(self, name) != getattr(plain, name)}
+        shown = {
+            name: getattr(self, name)
+            for name in self.kinds()
+            if name not in hidden or getattr(self, name) != getattr(plain, name)
+        }
         return {name: list(value) if isinstance(value, tuple) else value for name, value in shown.items()}
 
 

@@ -1,5 +1,7 @@
 """bandwidth: data passes at no more than a rate."""
 
+# ruff: noqa: D102 - the base class says what each method is for
+
 from __future__ import annotations
 
 import time

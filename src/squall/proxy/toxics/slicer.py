@@ -1,5 +1,7 @@
 """slicer: data arrives in small pieces."""
 
+# ruff: noqa: D102 - the base class says what each method is for
+
 from __future__ import annotations
 
 import time

@@ -50,6 +50,7 @@ class Hits:
     """Connections that an HTTP toxic could not hit: when it came, it was not known where their next message begins."""
 
     def to_json(self) -> dict[str, int]:
+        """The counters by name."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 

@@ -1,5 +1,7 @@
 """timeout: data vanishes, and the connection is closed when none has come for a while."""
 
+# ruff: noqa: D102 - the base class says what each method is for
+
 from __future__ import annotations
 
 import time
