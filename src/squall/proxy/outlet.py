@@ -28,8 +28,8 @@ class Outlet:
         self.sent = 0
 
     def feed(self, data: bytes | FilledPipe, stamp_ns: int) -> None:  # noqa: ARG002 - what every inlet is given
-        if self.done:
         """Take the next piece."""
+        if self.done:
             self._flow.left(len(data))
             _discard(data)
         elif self.queue:
