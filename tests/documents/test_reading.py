@@ -98,6 +98,7 @@ def test_every_duplicate_key_and_foreign_tag_is_reported_at_once() -> None:
         ('a: "\\UFFFFFFFF"', "cannot be read as YAML"),
         ("a: !!set {b}\n", "f.yaml:1:4: a: the tag tag:yaml.org,2002:set is not allowed"),
         ("".join(f"k{n}: !x {n}\n" for n in range(200)), "is not allowed"),
+        ("!" * 500_000, "f.yaml: document: holds a tag without an end"),
         ("a: {<<: 3}\n", "only a mapping, or a list of mappings, can be merged"),
         ("%YAML 9.0\n---\na: 1\n", "f.yaml:1:1: document: is not YAML"),
         ("x" * 1_048_577, "is larger than 1024 KiB"),
@@ -105,6 +106,11 @@ def test_every_duplicate_key_and_foreign_tag_is_reported_at_once() -> None:
 )
 def test_a_broken_document_is_an_error_with_its_place(text: str | bytes, said: str) -> None:
     assert said in "\n".join(problems(text))
+
+
+@pytest.mark.parametrize("text", ["a: !{0}", "a: *{0}", "{0}: !a b", "{0}: 1\n{0}: 2\n"])
+def test_a_message_is_short_whatever_is_shown_in_it(text: str) -> None:
+    assert len("\n".join(problems(text.replace("{0}", "x" * 900)))) < 400
 
 
 def test_an_alias_bomb_is_refused_by_its_full_size() -> None:

@@ -18,6 +18,8 @@ Path = tuple[str | int, ...]
 PROBLEMS_MAX = 100
 """More than these are counted, not listed."""
 
+_STEP_SHOWN_MAX = 80
+
 
 @dataclass(frozen=True, order=True)
 class Place:
@@ -58,9 +60,13 @@ class DocumentError(InputError):
         super().__init__("\n".join(lines))
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= _STEP_SHOWN_MAX else text[:_STEP_SHOWN_MAX] + "..."
+
+
 def dotted(path: Path) -> str:
     """The path as people write it: `spec.faults[0].latency`; the root is "document"."""
     text = ""
-    for step in path:
+    for step in (step if isinstance(step, int) else _short(step) for step in path):
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
     return text or "document"

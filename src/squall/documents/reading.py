@@ -207,6 +207,9 @@ class _Builder:
         return roots
 
     def _events(self, text: str) -> Iterator[Any]:
+        if _ENDLESS_TAG.search(text):  # the parser would take half a minute for a mebibyte of it
+            self.problem(Place(self.source), (), "holds a tag without an end")
+            raise _Stopped
         try:
             yield from YAML(typ="safe", pure=True).parse(text)
         except MarkedYAMLError as error:
@@ -222,7 +225,7 @@ class _Builder:
         except _Stopped:
             raise
         except Exception as error:  # noqa: BLE001 - the parser meets input it was not made for: still an answer, no traceback
-            self.problem(Place(self.source), (), f"cannot be read as YAML: {error}")
+            self.problem(Place(self.source), (), f"cannot be read as YAML: {_short(str(error))}")
             raise _Stopped from None
 
     def _path(self) -> Path:
@@ -267,7 +270,7 @@ class _Builder:
         node = self._anchors.get(anchor)
         if node is None:
             what = "refers to itself" if anchor in self._anchors else "is not defined before this place"
-            self.problem(place, self._path(), f"the alias *{anchor} {what}")
+            self.problem(place, self._path(), f"the alias *{_short(anchor)} {what}")
             node = _Node(None, place)
         self._count(node.weight, place)
         self._deep(node.height, place)
@@ -277,7 +280,7 @@ class _Builder:
         self._count(1, place)
         self._deep(1, place)
         if event.tag and str(event.tag) not in {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}:
-            self.problem(place, self._path(), f"the tag {event.tag} is not allowed: values are plain")
+            self.problem(place, self._path(), f"the tag {_short(str(event.tag))} is not allowed: values are plain")
         if event.anchor:
             self._anchors[event.anchor] = None
         self._open.append(_Open(_Node(value, place), event.anchor, self._path()))
@@ -335,11 +338,15 @@ class _Builder:
             top.node.value[key] = node.value
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
+
+
 def _syntax(context: str | None, problem: str | None) -> str:
     if problem and "'\\t'" in problem:
         return "a tab cannot indent YAML: use spaces"
     parts = [part for part in (context, problem) if part]
-    return "is not YAML: " + ", ".join(parts)
+    return "is not YAML: " + ", ".join(_short(part) for part in parts)
 
 
 _INT = re.compile(r"[-+]?[0-9]+", re.ASCII)
@@ -349,6 +356,7 @@ _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", re.ASCII)
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _CORE = "tag:yaml.org,2002:"
+_ENDLESS_TAG = re.compile(r"!\S{65536}")
 _DIGITS_MAX = 300
 
 
@@ -356,7 +364,7 @@ def _scalar(text: str, *, plain: bool, tag: str | None) -> str | int | float | b
     """The value of a scalar by the YAML 1.2 core rules; ValueError for what is not allowed here."""
     if tag is not None:
         if tag not in {"!", f"{_CORE}str"}:
-            raise ValueError(f"the tag {tag} is not allowed: values are plain")
+            raise ValueError(f"the tag {_short(tag)} is not allowed: values are plain")
         return _joined(text)
     if not plain:
         return _joined(text)
@@ -372,7 +380,7 @@ def _number(text: str) -> int | float | None:
     is_int, is_based = _INT.fullmatch(text), _BASED.fullmatch(text)
     if not (is_int or is_based or _FLOAT.fullmatch(text) or _NOT_FINITE.fullmatch(text)):
         return None
-    shown = text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
+    shown = _short(text)
     if len(text) > _DIGITS_MAX:
         raise ValueError(f"the number {shown} has too many digits")
     if is_int:
