@@ -77,6 +77,18 @@ def test_its_times_do_not_drift(tmp_path: Path, token: str, doing: Doing) -> Non
     assert abs(sorted(off)[len(off) // 2]) < 5 * MS
 
 
+def test_it_counts_its_stops(tmp_path: Path, token: str, doing: Doing) -> None:
+    """It never says more than the process has felt, and at most one less."""
+    log = tmp_path / "woken"
+    log.touch()
+    with specimens.python(COUNTS_ITS_WAKING, str(log)) as specimen:
+        with doing(PauseCycle(token, specimen.identity, "it", 2 * MS, 20 * MS)) as (action, _):
+            assert isinstance(action, PauseCycle)
+            specimens.wait_for(lambda: action.counters()["stops"] >= 10, "it says that it has stopped it ten times")
+            assert len(log.read_text().splitlines()) >= 9
+        assert action.counters() == {"stops": 0}
+
+
 def test_it_takes_a_new_duty_cycle_without_a_gap(beater: specimens.Beater, token: str, doing: Doing) -> None:
     cycle = PauseCycle(token, beater.identity, "beater", 1 * MS, 3_600_000 * MS)
     with doing(cycle) as (action, held):

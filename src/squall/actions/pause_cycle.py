@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from squall.targets.identity import ProcessIdentity
 
-__all__ = ["PauseCycle"]
+__all__ = ["STOPS", "PauseCycle"]
+
+STOPS = "stops: "
+"""The worker's name in the kernel, followed by how often it has stopped the process: what `counters` reads."""
 
 
 @dataclass(frozen=True)
@@ -68,3 +71,9 @@ class PauseCycle(Action, kind="pause-cycle", recoverability="guarded"):
     def in_force(self) -> bool:
         """Whether the worker still runs."""
         return bool(surviving(self.token))
+
+    def counters(self) -> dict[str, int]:
+        """How often it has stopped the process."""
+        return {
+            "stops": sum(int(stat.comm[len(STOPS) :]) for stat in surviving(self.token) if stat.comm.startswith(STOPS))
+        }

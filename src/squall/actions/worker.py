@@ -96,13 +96,8 @@ def tell(life_line: int, config: Mapping[str, Any]) -> bool:
 
 def surviving(token: str) -> list[proc.ProcessStat]:
     """The processes that carry this token, zombies left out."""
-    found = []
-    for pid in proc.pids():
-        if pid != os.getpid() and proc.environment_value(pid, TOKEN) == token:
-            stat = proc.read_stat(pid)
-            if stat is not None and not stat.gone:
-                found.append(stat)
-    return found
+    stats = (proc.read_stat(pid) for pid in proc.carriers(TOKEN, token) if pid != os.getpid())
+    return [stat for stat in stats if stat is not None and not stat.gone]
 
 
 def wait_for_end(token: str, seconds: float) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "ProcessStat",
     "ancestors",
     "boot_id",
+    "carriers",
     "children_of",
     "command_line",
     "descendants",
@@ -82,20 +83,21 @@ def read_stat(pid: int) -> ProcessStat | None:
 
     A process lives on when only its first thread has ended: then the state of one of the others is its state.
     """
-    stat = _stat_of(PROC / str(pid) / "stat")
+    stat = _stat_of(f"/proc/{pid}/stat")
     if stat is None or stat.state not in "ZXx" or stat.threads < 2:  # noqa: PLR2004 - itself and one that may live
         return stat
     with contextlib.suppress(OSError):
         for thread in _numbers(PROC / str(pid) / "task"):
-            other = _stat_of(PROC / str(pid) / "task" / str(thread) / "stat")
+            other = _stat_of(f"/proc/{pid}/task/{thread}/stat")
             if other is not None and other.state not in "ZXx":
                 return replace(stat, state=other.state)
     return stat
 
 
-def _stat_of(path: Path) -> ProcessStat | None:
+def _stat_of(path: str) -> ProcessStat | None:
     try:
-        text = path.read_text(errors="replace")
+        with open(path, errors="replace") as file:
+            text = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return None
     pid = int(text[: text.index(" ")])
@@ -110,6 +112,17 @@ def _stat_of(path: Path) -> ProcessStat | None:
 def pids() -> list[int]:
     """Every pid that this process can see, ascending."""
     return _numbers(PROC)
+
+
+def carriers(name: str, value: str) -> list[int]:
+    """The pids of all processes that were started with this variable, other users' left out where they may not be seen."""
+    wanted, found = f"{name}={value}".encode(), []
+    for pid in pids():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+            raw = file.read()
+            if wanted in raw and wanted in raw.split(b"\0"):
+                found.append(pid)
+    return found
 
 
 def _numbers(folder: Path) -> list[int]:

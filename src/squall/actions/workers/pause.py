@@ -8,7 +8,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from squall.actions.pause_cycle import PauseCycle
+from squall.actions.pause_cycle import STOPS, PauseCycle
 from squall.actions.workers.lifeline import Lifeline, Refused, run, show
 from squall.kernel import proc
 from squall.targets.identity import ProcessIdentity
@@ -25,7 +25,6 @@ def main() -> int:
 
 
 def _work(line: Lifeline, data: Mapping[str, Any]) -> None:
-    show("squall-pause")
     cycle = _cycle(data)
     fd = proc.open_process(cycle.process.pid, cycle.process.start_ticks)
     if fd is None or not cycle.process.same_process():
@@ -36,12 +35,13 @@ def _work(line: Lifeline, data: Mapping[str, Any]) -> None:
         raise Refused(
             f"not permitted to stop {cycle.name} (pid {cycle.process.pid}): run as its user or as root"
         ) from error
+    stopper = _Stopper(fd)
     try:
         line.ready()
         while True:
-            cycle = _keep(line, fd, cycle)
+            cycle = _keep(line, stopper, cycle)
     finally:
-        _send(fd, signal.SIGCONT)
+        stopper.go()
         os.close(fd)
 
 
@@ -49,7 +49,7 @@ def _cycle(data: Mapping[str, Any]) -> PauseCycle:
     return PauseCycle(**{**data, "process": ProcessIdentity.from_json(data["process"])})
 
 
-def _keep(line: Lifeline, fd: int, cycle: PauseCycle) -> PauseCycle:
+def _keep(line: Lifeline, stopper: _Stopper, cycle: PauseCycle) -> PauseCycle:
     """Keep this duty cycle until there is another one, which is returned.
 
     The times of all stops and goes are fixed when it begins, so that nothing adds up; one that is already over when its
@@ -60,9 +60,9 @@ def _keep(line: Lifeline, fd: int, cycle: PauseCycle) -> PauseCycle:
         stop, go = origin + number * cycle.every_ns, origin + number * cycle.every_ns + cycle.stopped_ns
         new = _wait_until(line, stop)
         if new is None and time.monotonic_ns() < go:
-            _send(fd, signal.SIGSTOP)
+            stopper.stop()
             new = _wait_until(line, go)
-            _send(fd, signal.SIGCONT)
+            stopper.go()
         if new is not None:
             return new
         number = max(number + 1, (time.monotonic_ns() - origin) // cycle.every_ns)
@@ -78,6 +78,22 @@ def _wait_until(line: Lifeline, when_ns: int) -> PauseCycle | None:
             return None
 
 
-def _send(fd: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(fd, number)
+class _Stopper:
+    """Stops exactly this process, lets it go, and counts."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._stops = 0
+        show(f"{STOPS}0")
+
+    def stop(self) -> None:
+        """Stop it, if it is there."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._fd, signal.SIGSTOP)
+            self._stops = (self._stops + 1) % 100_000_000  # a name has 15 characters
+            show(f"{STOPS}{self._stops}")
+
+    def go(self) -> None:
+        """Let it go, if it is there."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._fd, signal.SIGCONT)
