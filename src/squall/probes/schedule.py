@@ -32,7 +32,7 @@ class Segment:
         """
         slope = (self.last - self.first) / self.seconds
         root = math.sqrt(max(self.first * self.first + 2 * slope * count, 0.0))
-        return 2 * count / (self.first + root) if count > 0 else 0.0
+        return 2 * count / (self.first + root) if self.first + root > 0 else 0.0  # a count so small that its root is 0
 
 
 def segments(steps: Sequence[tuple[float, float, float]]) -> list[Segment]:
