@@ -122,6 +122,8 @@ def read_samples(path: Path) -> dict[str, Series]:
     for time_ns, latency_ns, value, number, outcome, detail in RECORD.iter_unpack(
         data[: len(data) - len(data) % RECORD.size]
     ):
+        if number >= len(columns) or outcome >= len(OUTCOMES):
+            raise JournalError(f"{path} is damaged: a record of series {number}, outcome {outcome}")
         column = columns[number]
         column.time_ns.append(time_ns)
         column.latency_ns.append(latency_ns)
