@@ -18,7 +18,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-__all__ = ["Run", "main"]
+__all__ = ["Run", "main", "serve"]
 
 TAIL_BYTES_MOST = 2048
 """Of what the program writes only its end is kept, for the reason of a failure; all of it is read."""
@@ -42,25 +42,29 @@ class _Ended(Exception):  # noqa: N818 - not an error
 
 def main() -> int:
     """Run `sys.argv[1:]` once for each line of standard input."""
-    try:
+    serve(sys.argv[1:], 0, 1)
+    return 0
+
+
+def serve(words: list[str], heard_fd: int, told_fd: int) -> None:
+    """Run the words once for each line, until the end of the lines."""
+    with contextlib.suppress(_Ended, BrokenPipeError):
         while True:
-            run = _run(sys.argv[1:], int(_line()))
-            os.write(1, json.dumps(dataclasses.asdict(run)).encode() + b"\n")
-    except (_Ended, BrokenPipeError):
-        return 0
+            run = _run(words, int(_line(heard_fd)), heard_fd)
+            os.write(told_fd, json.dumps(dataclasses.asdict(run)).encode() + b"\n")
 
 
-def _line() -> bytes:
+def _line(heard_fd: int) -> bytes:
     line = b""
     while not line.endswith(b"\n"):
-        byte = os.read(0, 1)
+        byte = os.read(heard_fd, 1)
         if not byte:
             raise _Ended
         line += byte
     return line
 
 
-def _run(words: list[str], timeout_ns: int) -> Run:
+def _run(words: list[str], timeout_ns: int, heard_fd: int) -> Run:
     begun_ns = time.monotonic_ns()
     try:
         process = subprocess.Popen(
@@ -75,7 +79,7 @@ def _run(words: list[str], timeout_ns: int) -> Run:
         number = error.errno if isinstance(error, OSError) else None
         return Run(begun_ns, time.monotonic_ns() - begun_ns, None, number or 22, str(error))
     try:
-        in_time, tail = _watch(process, begun_ns + timeout_ns)
+        in_time, tail = _watch(process, begun_ns + timeout_ns, heard_fd)
         took_ns = time.monotonic_ns() - begun_ns
     finally:  # until it is reaped its pid is nobody else's: what is left of its group can be killed safely
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -86,18 +90,18 @@ def _run(words: list[str], timeout_ns: int) -> Run:
     return Run(begun_ns, took_ns, status if in_time else None, tail=tail.decode(errors="replace"))
 
 
-def _watch(process: subprocess.Popen[bytes], deadline_ns: int) -> tuple[bool, bytes]:
+def _watch(process: subprocess.Popen[bytes], deadline_ns: int, heard_fd: int) -> tuple[bool, bytes]:
     """Whether it ended in time, and the end of what it wrote; raises _Ended with the owner."""
     output = process.stdout.fileno() if process.stdout is not None else -1
     pidfd = os.pidfd_open(process.pid)
     tail, poll = b"", select.poll()
-    for fd in (0, pidfd, output):
+    for fd in (heard_fd, pidfd, output):
         poll.register(fd, select.POLLIN)
     try:
         while True:
             left_ns = deadline_ns - time.monotonic_ns()
             ready = dict(poll.poll(max(left_ns / 1e6, 0))) if left_ns > 0 else {}
-            if 0 in ready:
+            if heard_fd in ready:
                 raise _Ended
             if output in ready:
                 data = os.read(output, 65_536)

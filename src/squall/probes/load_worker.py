@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from squall.probes.generator import Address
 
-__all__ = ["main"]
+__all__ = ["Pipe", "main", "serve"]
 
 FLUSH_NS = 50_000_000
 REPORT_NS = 250_000_000
@@ -47,7 +47,7 @@ _PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
 class Pipe:
     """The generator's sink: batches samples into frames on standard output, without ever blocking the sending."""
 
-    def __init__(self, heard_fd: int = 0, told_fd: int = 1, backlog_bytes_most: int = BACKLOG_BYTES_MOST) -> None:
+    def __init__(self, heard_fd: int, told_fd: int, backlog_bytes_most: int = BACKLOG_BYTES_MOST) -> None:
         self._heard_fd, self._told_fd, self._backlog_bytes_most = heard_fd, told_fd, backlog_bytes_most
         self._records = bytearray()
         self._backlog = bytearray()
@@ -59,9 +59,11 @@ class Pipe:
         self.generator: Generator | None = None
 
     def fileno(self) -> int:
+        """Where its owner is heard."""
         return self._heard_fd
 
     def heard(self) -> None:
+        """Read what the owner says: "stop", or the end."""
         with contextlib.suppress(BlockingIOError):
             data = os.read(self._heard_fd, 4096)
             self._said = (self._said + data)[-4096:]
@@ -69,9 +71,11 @@ class Pipe:
             self.stopping = self.stopping or b"stop\n" in self._said
 
     def add(self, record: bytes) -> None:
+        """Keep one packed sample for the next frame."""
         self._records += record
 
     def tick(self, now_ns: int) -> int:
+        """Write what is due; when to be called again."""
         if now_ns >= self._report_at:
             self._report_at = now_ns + REPORT_NS
             self._flush_at = now_ns
@@ -123,14 +127,20 @@ class Pipe:
 def main() -> int:
     """Run the load that standard input orders."""
     _become_a_worker()
-    order = _read_order()
+    order = _read_order(0)
     if order is None:
         return 1
-    os.set_blocking(0, False)
-    os.set_blocking(1, False)
+    gc.set_threshold(50_000, 50, 50)  # a request leaves next to no cycles, and a collection makes others late
+    return serve(order, 0, 1)
+
+
+def serve(order: Order, heard_fd: int, told_fd: int) -> int:
+    """Do what was ordered until told to stop on one descriptor, saying on the other what came of it; the exit status."""
+    os.set_blocking(heard_fd, False)
+    os.set_blocking(told_fd, False)
     with contextlib.suppress(OSError):  # over the user's limit of pipe memory: the default size works too
-        fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    pipe = Pipe()
+        fcntl.fcntl(told_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    pipe = Pipe(heard_fd, told_fd)
     call = order.call
     try:
         address = _resolve(call.host, call.port)
@@ -146,8 +156,6 @@ def main() -> int:
         late_limit_ns=late_limit_ns(max(rate for rate, _, _ in order.steps)), sink=pipe, context=context,
     )  # fmt: skip
     pipe.generator = generator
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 50)  # a request leaves next to no cycles, and a collection makes others late
     pipe.say(BEGUN, b"")
     generator.run()
     if not pipe.ended:
@@ -168,10 +176,10 @@ def _become_a_worker() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _read_order() -> Order | None:
+def _read_order(heard_fd: int) -> Order | None:
     data = bytearray()
     while not data.endswith(b"\n"):
-        piece = os.read(0, 65_536)
+        piece = os.read(heard_fd, 65_536)
         if not piece or len(data) > ORDER_BYTES_MOST:
             return None
         data += piece

@@ -150,7 +150,17 @@ def table(rounds: list[Round], rate: float) -> list[str]:
                 f" | {max(one.late_max for one in mine) / 1e3:.1f} ms | {middle['took_p50']:.0f} us | {middle['took_p99']:.0f} us"
                 f" | {middle['cpu']:.3f} | {middle['service_cpu']:.3f} | {middle['others']:.2f} |"
             )
-    return [*lines, ""]
+    return [*lines, "", *ratios(rounds, rate), ""]
+
+
+def ratios(rounds: list[Round], rate: float) -> list[str]:
+    """Squall's load over the bare loop, round by round."""
+    mine, bare = ([one for one in rounds if one.who == who and one.rate == rate] for who in ("squall", "bare_loop.py"))
+    found = []
+    for key, name in (("late_p50", "late p50"), ("late_p99", "late p99"), ("took_p50", "answered p50"), ("cpu", "CPU")):
+        each = [asdict(a)[key] / asdict(b)[key] for a, b in zip(mine, bare, strict=True)]
+        found.append(f"{name} {statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})")
+    return ["Squall's load over the bare loop, median (least to most) of the rounds: " + ", ".join(found) + "."]
 
 
 def page(rounds: list[Round], seconds: float) -> str:

@@ -28,7 +28,7 @@ class Service:
 
     def __init__(self, port: int = 0) -> None:
         self.listener = socket.create_server(("127.0.0.1", port), backlog=4096)
-        self.listener.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        self.listener.setblocking(False)
         self.epoll = select.epoll()
         self.epoll.register(self.listener.fileno(), select.EPOLLIN)
         self.epoll.register(0, select.EPOLLIN)
@@ -52,7 +52,7 @@ class Service:
         with contextlib.suppress(BlockingIOError):
             while True:
                 sock, _ = self.listener.accept()
-                sock.setblocking(False)  # noqa: FBT003 - the socket's own signature
+                sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.open[sock.fileno()], self.unread[sock.fileno()] = sock, b""
                 self.epoll.register(sock.fileno(), select.EPOLLIN)
