@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from squall.analysis import Timeline
@@ -26,7 +27,7 @@ class System:
     """A service under load at `rate` a second for the blueprint's times: 10 s before, 60 s of fault, 30 s after.
 
     Latencies are lognormal around `median_ms`, with a level that wanders from second to second (AR(1) with `memory`);
-    `errors` of the requests fail; in a burst (`bursts` a second begin one, of about two seconds) `burst_errors` do.
+    `errors` of the requests fail; in a burst (`bursts` a second begin one, of two seconds) `burst_errors` do.
     `change(t)` in seconds gives factors (latency, extra share of errors, share of time-outs) at t.
     """
 
@@ -38,7 +39,7 @@ class System:
     errors: float = 0.0005
     bursts: float = 0.0
     burst_errors: float = 0.1
-    change: Callable[[float], tuple[float, float, float]] = field(default=lambda _: (1, 0, 0))
+    change: Callable[[float], tuple[float, float, float]] | None = None
     before: float = 10
     during: float = 60
     after: float = 30
@@ -49,24 +50,27 @@ class System:
         return Timeline(0, ((on, off),), off, off + int(self.after * SECOND))
 
     def series(self, seed: int, name: str = "load") -> Series:
-        draw = random.Random(seed)
-        made, level, burst = Series(name), 0.0, 0
+        draw = np.random.default_rng(seed % 2**32)
+        seconds = math.ceil(self.before + self.during + self.after)
+        at = np.arange(round(seconds * self.rate)) / self.rate
+        second, n = at.astype(int), len(at)
+        swings = draw.normal(0, self.wander, seconds).tolist()
+        level = np.array(list(accumulate(swings, lambda before, swing: self.memory * before + swing)))[second]
+        latency = np.exp(draw.normal(0, self.spread, n) + level) * self.median_ms * 1e6
+        in_burst = np.convolve(draw.random(seconds) < self.bursts, [1, 1])[:seconds][second] > 0
+        share = self.errors + self.burst_errors * in_burst
+        failed_draw, hang_draw = draw.random(n), draw.random(n)
+        hung = np.zeros(n, dtype=bool)
+        if self.change is not None:
+            slow, extra, hang = np.array([self.change(t) for t in at.tolist()]).T
+            latency, share, hung = latency * slow, share + extra, hang_draw < hang
         ok, error, timeout = (OUTCOMES.index(o) for o in ("ok", "error", "timeout"))
-        total = self.before + self.during + self.after
-        for second in range(math.ceil(total)):
-            level = self.memory * level + draw.gauss(0, self.wander)
-            burst = burst - 1 if burst else (draw.choice((1, 2, 3)) if draw.random() < self.bursts else 0)
-            for i in range(round((second + 1) * self.rate) - round(second * self.rate)):
-                at = second + i / self.rate if self.rate >= 1 else float(second)
-                slow, extra, hang = self.change(at)
-                share = self.errors + extra + (self.burst_errors if burst else 0)
-                latency = int(math.exp(draw.gauss(0, self.spread) + level) * self.median_ms * slow * 1e6)
-                outcome = timeout if draw.random() < hang else error if draw.random() < share else ok
-                made.time_ns.append(int(at * SECOND))
-                made.latency_ns.append(10 * SECOND if outcome == timeout else latency)
-                made.value.append(0.0)
-                made.outcome.append(outcome)
-                made.detail.append(0)
+        made = Series(name)
+        made.time_ns.extend((at * SECOND).astype(int).tolist())
+        made.latency_ns.extend(np.where(hung, 10 * SECOND, latency).astype(int).tolist())
+        made.value.extend([0.0] * n)
+        made.outcome.extend(np.where(hung, timeout, np.where(failed_draw < share, error, ok)).tolist())
+        made.detail.extend([0] * n)
         return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -48,7 +49,7 @@ SPANS = st.lists(st.tuples(TIMES, TIMES), max_size=4).map(tuple)
 TIMELINES = st.builds(Timeline, TIMES, SPANS, TIMES, TIMES)
 USUAL = st.just(Timeline(0, ((10 * SECOND, 60 * SECOND),), 60 * SECOND, 95 * SECOND))
 
-ANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def _experiment(build: Callable[..., Experiment]) -> Experiment:
@@ -68,6 +69,7 @@ def _series(samples: list[Sample]) -> dict[str, Series]:
     return series
 
 
+@pytest.mark.slow
 @ANY
 @given(samples=SAMPLES, timeline=st.one_of(USUAL, TIMELINES))
 def test_any_samples_and_times_are_judged(

@@ -132,9 +132,13 @@ def _difference(
     low = value - math.hypot(b.value - b.low, a.high - a.value)
     high = value + math.hypot(b.high - b.value, a.value - a.low)
     series, phase, what, unit = place
-    change: Change = "better" if high < 0 else "worse" if low > 0 else "unclear"
-    if -same <= low and high <= same:
+    change: Change = "unclear"
+    if -same <= low and high <= same and not (a.open_above or b.open_above):
         change = "same"
+    elif high < 0 and not b.open_above:  # where b's interval is open above, b may be as high as it likes
+        change = "better"
+    elif low > 0 and not a.open_above:
+        change = "worse"
     return Difference(series, phase, what, unit, a, b, value, low, high, change, p_value)  # type: ignore[arg-type]  # `what` is one of the four
 
 
