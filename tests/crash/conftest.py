@@ -94,11 +94,11 @@ class World:
         """Everything back to normal soon: by itself, or (both dead) when the next command looks."""
         died = self.died_ns() or time.monotonic_ns()
         if recover:
-            self._wait(lambda: all(_leased_or_closed(run.journal) for run in self.state.open_runs()), "a lease goes on")
-            for found in recover_orphans(self.state):
-                assert found.residue == []
-        if all(not read_journal(run.journal).entries for run in self.state.open_runs()):
-            recover_orphans(self.state)  # it died before it had a guardian, so before it touched anything: a marker is left
+            self._wait(lambda: all(_leases_ended(run.journal) for run in self.state.open_runs()), "a lease goes on")
+        if recover or all(not read_journal(run.journal).entries for run in self.state.open_runs()):
+            # Both are dead, or it died before it had a guardian and so before it touched anything: the next command
+            # finds the marker. A guardian that was just killed may hold the lock for a moment.
+            self._wait(self._recovered, "a run is still open")
         self._wait(lambda: not self.state.open_runs(), "a run is still open")
         self._wait(self.target_is_well, "the target is not back to normal")
         self._wait(lambda: not self.strays(), "processes of Squall are left")
@@ -109,6 +109,11 @@ class World:
         assert resource.prlimit(self.target.pid, resource.RLIMIT_NOFILE) == self.files_before
         assert [found for found in recover_orphans(self.state) if found.reverted or found.residue] == []
         assert not list(self.state.runs.glob("*/*.sock")), "control sockets are left"
+
+    def _recovered(self) -> bool:
+        for found in recover_orphans(self.state):
+            assert found.residue == []
+        return not self.state.open_runs()
 
     def target_is_well(self) -> bool:
         """It ticks, and it can open files."""
@@ -139,15 +144,15 @@ class World:
             time.sleep(0.005)
 
 
-def _leased_or_closed(journal: Path) -> bool:
+def _leases_ended(journal: Path) -> bool:
     """Whether every step with a lease has ended by itself."""
     view = read_journal(journal)
     return all(entry.action.verify().normal for entry in view.open_entries if entry.action.recoverability == "lease")
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("crash")
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    folder = tmp_path
     (folder / "pulse").write_bytes(bytes(24))
     (folder / "disk").mkdir()
     with socket.socket() as free:

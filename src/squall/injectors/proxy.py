@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from squall.actions import Action, ProxyRoute, RouteDown, Toxic
 from squall.faults.http import HttpFault
+from squall.faults.tcp import Down
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site
 from squall.proxy.from_fault import accuracy_of, toxic_of
 from squall.targets import RouteTarget
@@ -41,11 +42,11 @@ class ProxyInjector:
         name = re.sub(r"[^A-Za-z0-9.]+", "-", target.listen).strip("-")
         control = str(site.folder / f"proxy-{name}.sock")
         route = ProxyRoute(f"{site.run}/proxy-{name}", target.listen, target.upstream, control, site.seed)
-        toxic = toxic_of(fault)
         action: Action
-        if toxic is None:
+        if isinstance(fault, Down):
             action = RouteDown(control, target.label)
         else:
+            toxic = toxic_of(fault)
             action = Toxic(
                 control, target.label, site.fault, toxic.type, toxic.stream, toxic.toxicity, toxic.attributes
             )

@@ -135,11 +135,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, told_to_end)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("-1000")
-    link.send(b"ready\n")
-
-    reason = None
-    while reason is None:
-        reason = watch.wait()
+    with contextlib.suppress(OSError):  # the engine is gone already: the first look will tell
+        link.send(b"ready\n")
+    with link:
+        reason = None
+        while reason is None:
+            reason = watch.wait()
     if reason == "bye":
         return 0
     watch.end_engine()
