@@ -15,6 +15,8 @@ from squall.actions.worker import surviving
 from tests import specimens
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from squall.actions import Action
 
 DO_AND_DIE = """
@@ -89,11 +91,11 @@ def test_a_file_limit(beater: specimens.Beater) -> None:
 
 
 @pytest.mark.parametrize("module", ["cpu", "memory", "disk"])
-def test_a_worker(token: str, module: str) -> None:
+def test_a_worker(token: str, module: str, tmp_path: Path) -> None:
     config = {
         "cpu": {"load": 0.1, "workers": 2},
         "memory": {"amount_bytes": 1 << 20, "spare_bytes": 0},
-        "disk": {"path": "/", "spare_bytes": 0, "fill_bytes": 1 << 20},
+        "disk": {"path": str(tmp_path), "spare_bytes": 0, "fill_bytes": 1 << 20},
     }[module]
     worker = Worker(token, f"squall.actions.workers.{module}", "test", config)
     (life_line,) = worker.do()
