@@ -11,7 +11,7 @@ from squall.errors import InputError
 from squall.kernel import proc
 from squall.targets.process import ProcessTarget, command_names
 
-__all__ = ["Protected", "protection"]
+__all__ = ["OWN_MARK", "Protected", "protection"]
 
 OWN_MARK = "SQUALL_RUN"
 """Every process that Squall starts carries this variable; its value is the run's id."""
