@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["ending_of", "judgement_of"]
 
 
+_BY = {"guardian": "the guardian", "recover": "`squall recover`", "halt": "`squall halt`", "boot": "the unit at boot"}
+
+
 def ending_of(story: Story, journal: UndoLog, length_s: float) -> Ending:
     """Whether the run finished, runs on, or lost its engine; and then who undid what was open, and how soon."""
     open_steps = sum(step.state == "open" for step in journal.steps)
@@ -59,4 +62,5 @@ def death(ending: Ending) -> str:
         return f"{died}; {steps} not undone yet: run `squall recover`."
     if ending.after_death_s is None:
         return f"{died}; nothing was open then."
-    return f"{died}; {ending.recovered_by} had undone everything {ago(ending.after_death_s)} later."
+    by = _BY.get(ending.recovered_by, ending.recovered_by)
+    return f"{died}; {by} had undone everything {ago(ending.after_death_s)} later."

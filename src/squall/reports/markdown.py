@@ -6,7 +6,19 @@ import re
 from typing import TYPE_CHECKING
 
 from squall.reports.endings import death
-from squall.reports.wording import MISSING, clock, count, duration, measure, moment, one_line, percent, printable
+from squall.reports.wording import (
+    MISSING,
+    clock,
+    count,
+    duration,
+    measure,
+    moment,
+    number_of,
+    one_line,
+    percent,
+    printable,
+    within,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -76,7 +88,8 @@ def _footer(record: RunRecord) -> str:
 
 
 def _warnings(record: RunRecord) -> list[str]:
-    told = [death(record.ending)] if record.ending.how == "died" else []
+    dead = death(record.ending)
+    told = [dead] if dead and dead not in record.judgement.reason else []
     if record.abort is not None:
         told.append(f"Aborted {moment(record.abort.at_s)} ({record.abort.cause}): {record.abort.reason}")
     told += [f"Left behind: {item}" for item in record.ending.residue]
@@ -91,7 +104,9 @@ def _summary(record: RunRecord) -> str:
     if main is not None:
         rows.append([f"p95 of {escape(main.name)}", *(escape(duration(stats.p95_ns)) for stats in main.phases)])
         rows.append([f"errors of {escape(main.name)}", *(escape(percent(stats.error_rate)) for stats in main.phases)])
-    times = f"Time to detect {duration(record.judgement.detect_ns)}, time to recover {duration(record.judgement.recover_ns)}."
+    times = (
+        f"Time to detect {duration(record.judgement.detect_ns)}, time to recover {within(record.judgement.recover_ns)}."
+    )
     return "\n\n".join([table(["", "before", "during", "after"], rows), escape(times)] if rows else [escape(times)])
 
 
@@ -141,7 +156,7 @@ def _undo(record: RunRecord) -> str:
         times = [moment(at_s) if at_s is not None else MISSING for at_s in (step.done_s, step.undone_s)]
         rows.append([escape(step.description), *map(escape, times), escape(step.by) or MISSING, seen])
     open_steps = sum(step.state == "open" for step in record.undo)
-    title = f"Undo log: {len(record.undo)} steps, {open_steps or 'none'} open"
+    title = f"Undo log: {number_of(len(record.undo), 'step')}, {open_steps or 'none'} open"
     body = table(["step", "done", "undone", "by", "looked at"], rows)
     return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from squall.reports.endings import death
-from squall.reports.wording import MISSING, count, duration, measure, one_line
+from squall.reports.wording import MISSING, count, duration, measure, number_of, one_line, within
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,8 @@ def run_summary(record: RunRecord, report: Path | None = None) -> RenderableType
 
 
 def _warnings(record: RunRecord) -> list[str]:
-    told = [death(record.ending)] if record.ending.how == "died" else []
+    dead = death(record.ending)
+    told = [dead] if dead and dead not in record.judgement.reason else []
     told += [f"left behind: {one_line(item)}" for item in record.ending.residue]
     return told + ([f"the load fell behind: {one_line(record.load_behind)}"] if record.load_behind else [])
 
@@ -85,12 +86,18 @@ def _facts(record: RunRecord) -> RenderableType:
         mechanisms = ", ".join(dict.fromkeys(one_line(plan.mechanism, 40) for plan in fault.plans))
         hits.append(f"{one_line(fault.type, 60)} by {mechanisms or 'nothing'}: {counted or 'hits not counted'}")
     open_steps = sum(step.state == "open" for step in record.undo)
-    undone = "nothing was changed" if not record.undo else f"{len(record.undo)} steps, {open_steps or 'none'} left open"
+    undone = (
+        "nothing was changed"
+        if not record.undo
+        else f"{number_of(len(record.undo), 'step')}, {open_steps or 'none'} left open"
+    )
+    recover_ns = record.judgement.recover_ns
+    recovered = f"in {duration(recover_ns)}" if recover_ns else within(recover_ns)
     lines = [
         ("faults  ", "; ".join(hits) or "nothing was injected"),
         (
             "times   ",
-            f"detected in {duration(record.judgement.detect_ns)}, recovered in {duration(record.judgement.recover_ns)}",
+            f"detected in {duration(record.judgement.detect_ns)}, recovered {recovered}",
         ),
         ("undo    ", undone),
     ]

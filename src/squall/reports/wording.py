@@ -15,10 +15,12 @@ __all__ = [
     "gauge",
     "measure",
     "moment",
+    "number_of",
     "one_line",
     "percent",
     "printable",
     "size",
+    "within",
 ]
 
 _UNSEEN = re.compile(
@@ -84,6 +86,16 @@ def percent(ratio: float | None) -> str:
 def count(value: float | None) -> str:
     """A whole number with separators: "12,400"; a dash for None."""
     return MISSING if value is None else f"{value:,.0f}"
+
+
+def number_of(value: int, noun: str) -> str:
+    """So many of something: "1 step", "12 steps"."""
+    return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
+
+
+def within(ns: float | None) -> str:
+    """How long something took, where nothing at all is "at once"; a dash for None."""
+    return "at once" if ns == 0 else duration(ns)
 
 
 def size(value: float) -> str:

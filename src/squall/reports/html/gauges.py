@@ -63,4 +63,9 @@ def _room(least: float, most: float) -> tuple[float, float]:
 
 
 def _range(name: str, least: float, most: float) -> str:
-    return gauge(name, most) if least == most else f"{gauge(name, least)} to {gauge(name, most)}"
+    if least == most:
+        return gauge(name, most)
+    (low, _, low_unit), (high, _, high_unit) = (gauge(name, value).partition(" ") for value in (least, most))
+    return (
+        f"{low} to {high} {high_unit}".rstrip() if low_unit == high_unit else f"{low} {low_unit} to {high} {high_unit}"
+    )

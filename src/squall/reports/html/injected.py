@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from squall.reports.html.parts import pairs, section
@@ -57,12 +58,17 @@ def _parameters(parameters: dict[str, object]) -> Html:
                 "span",
                 el("span", one_line(name, 60), class_="quiet"),
                 " ",
-                el("code", one_line(value, 200)),
+                el("code", one_line(_written(value), 200)),
                 class_="parameter",
             )
             for name, value in shown
         ]
     )
+
+
+def _written(value: object) -> str:
+    """As a document says it: JSON for what is no text."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _plan(plan: Plan) -> Html:
@@ -152,8 +158,12 @@ _STATES = {
 }
 
 
+def _all_closed(steps: int) -> str:
+    return "The one step is closed" if steps == 1 else f"All {steps} steps are closed"
+
+
 def _undo_note(record: RunRecord) -> str:
     open_steps = sum(step.state == "open" for step in record.undo)
     if open_steps:
         return f"{open_steps} of {len(record.undo)} steps are still open: run `squall recover`."
-    return f"All {len(record.undo)} steps are closed; nothing is left behind." if not record.ending.residue else ""
+    return "" if record.ending.residue else f"{_all_closed(len(record.undo))}; nothing is left behind."

@@ -11,7 +11,7 @@ from squall.reports.html.gauges import gauges
 from squall.reports.html.parts import pairs, section
 from squall.reports.html.tags import Html, el
 from squall.reports.html.verdicts import badge, expectations
-from squall.reports.wording import MISSING, clock, count, duration, moment, one_line, percent, printable
+from squall.reports.wording import MISSING, clock, count, duration, moment, one_line, percent, printable, within
 
 if TYPE_CHECKING:
     from squall.reports.record import Moment, Phase, RunRecord
@@ -64,7 +64,7 @@ def warnings(record: RunRecord) -> Html | None:
     """What a reader must know before anything else: a dead engine, something left behind, a load that fell behind."""
     ending = record.ending
     told: list[tuple[str, str]] = []
-    if ending.how == "died":
+    if ending.how == "died" and death(ending) not in record.judgement.reason:
         told.append(("bad" if ending.open_steps else "plain", death(ending)))
     if ending.how == "running":
         told.append(("plain", "This run is not over yet: the report shows what it has done so far."))
@@ -95,7 +95,7 @@ def cards(record: RunRecord) -> Html:
         _phases_card(record, "p95 latency", "ns"),
         _phases_card(record, "Error rate", "ratio"),
         _card("Time to detect", duration(judgement.detect_ns), "from the fault's start until it could be told from the samples"),
-        _card("Time to recover", duration(judgement.recover_ns), "from the fault's end until the steady state held again"),
+        _card("Time to recover", within(judgement.recover_ns), "from the fault's end until the steady state held again"),
         _card("Hits", count(most[1]) if most else MISSING, _hits_note(most, rest)),
         class_="cards", aria_label="Summary",
     )  # fmt: skip

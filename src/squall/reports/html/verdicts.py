@@ -59,15 +59,21 @@ def expectations(findings: Sequence[Finding]) -> Html:
 
 def _row(finding: Finding) -> Html:
     word = _WORDS.get(finding.outcome, str(finding.outcome))
-    name = finding.expectation if finding.series in ("", finding.expectation) else f"{finding.expectation}"
-    on = el("span", f"on {one_line(finding.series, 80)}", class_="quiet") if finding.series else None
+    said = not finding.series or finding.expectation.startswith(finding.series)
+    on = None if said else el("span", f"on {one_line(finding.series, 80)}", class_="quiet")
     cells = [
         el(
             "td",
             el("span", icon(finding.outcome), word, class_=f"outcome {_class(finding.outcome)}"),
             data_label="Outcome",
         ),
-        el("th", el("b", one_line(name, 200)), on, el("span", one_line(finding.reason), class_="reason"), scope="row"),
+        el(
+            "th",
+            el("b", one_line(finding.expectation, 200)),
+            on,
+            el("span", one_line(finding.reason), class_="reason"),
+            scope="row",
+        ),
         *(_number(finding, phase) for phase in ("before", "during", "after")),
         el("td", _whiskers(finding), class_="drawing", data_label="Evidence"),
     ]
