@@ -192,9 +192,9 @@ def test_pulses_are_judged_while_they_are_on(experiment: Callable[..., Experimen
 def test_a_thousand_fault_free_experiments_raise_no_more_false_alarms_than_stated(
     experiment: Callable[..., Experiment], system: type[System]
 ) -> None:
-    """A/A: nothing is injected, and levels wander, tails are long, bursts come and go. Stated: at most 1 % are failed.
+    """A/A: nothing is injected, and levels wander, tails are long, bursts come and go. Stated: at most 1 % are failed (measured: none; the test allows 0.5 %).
 
-    A healthy system passes in at least 85 % of the runs (bursts can leave too little to be sure, which is inconclusive).
+    A healthy system passes in at least 93 % of the runs (bursts can leave too little to be sure, which is inconclusive).
     """
     kinds = (
         system(),
@@ -204,7 +204,7 @@ def test_a_thousand_fault_free_experiments_raise_no_more_false_alarms_than_state
     )
     verdicts = [_judged(experiment(seed=seed), kinds[seed % len(kinds)], seed).verdict for seed in range(1000)]
     assert verdicts.count("failed") <= stats.binom.ppf(0.999, 1000, 0.005)
-    assert verdicts.count("passed") >= 850
+    assert verdicts.count("passed") >= 930
 
 
 @pytest.mark.slow
