@@ -48,7 +48,7 @@ bench: ## measure against the peers; results go to docs/benchmarks.md
 
 docs: ## build the documentation into docs/_build/html, warnings being errors
 	@tools/setup docs
-	@$(BIN)/sphinx-build -W -n --keep-going -q -b html docs docs/_build/html
+	@$(BIN)/sphinx-build -E -W -n --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 lock: ## lock the dependencies anew (LOCK_FLAGS=--upgrade takes newer versions)

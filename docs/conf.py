@@ -16,7 +16,7 @@ version = release = squall.__version__
 
 extensions = ["myst_parser", "reference_pages"]
 exclude_patterns = ["_build", "_ext", "README.md"]
-myst_enable_extensions = ["colon_fence", "deflist", "fieldlist", "linkify"]
+myst_enable_extensions = ["colon_fence", "dollarmath", "deflist", "fieldlist", "linkify"]
 myst_heading_anchors = 4
 nitpicky = True
 
