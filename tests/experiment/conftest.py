@@ -8,7 +8,9 @@ import pytest
 from hypothesis import strategies as st
 
 NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,10}[a-z0-9]", fullmatch=True).filter(lambda name: name != "load")
-TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
+TEXT = st.text(
+    st.characters(exclude_categories=("Cs",)) | st.sampled_from("\x00\t\n\r\x85\u2028\ufeff:#'\"- "), max_size=12
+)
 RATIOS = st.integers(0, 1000).map(lambda tenths: f"{tenths / 10:g}%")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,

@@ -91,9 +91,19 @@ def dump_experiment(experiment: Experiment) -> str:
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # documented as a flag, typed as None
     yaml.allow_unicode = True
     yaml.width = 120
+    yaml.representer.add_representer(str, _text)
     out = StringIO()
     yaml.dump(experiment_document(experiment), out)
     return out.getvalue()
+
+
+_OTHER_LINE_ENDS = frozenset("\x85\u2028\u2029\ufeff")
+"""YAML folds these where they stand bare; in double quotes they are escaped."""
+
+
+def _text(representer: Any, text: str) -> Any:
+    style = '"' if _OTHER_LINE_ENDS & set(text) else None
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 def _envelope(document: Document) -> tuple[list[Problem], str]:
