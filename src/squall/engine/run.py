@@ -403,7 +403,10 @@ class Run:
         elif error is not None and spans:
             facts = replace(facts, interrupted=str(error))
         series = read_samples(run.samples) if run.samples.exists() else {}
-        return judge(self.experiment, series, timeline, facts)
+        verdict = judge(self.experiment, series, timeline, facts)
+        if error is not None and not spans:
+            verdict = replace(verdict, reason=f"nothing was injected: {error}")
+        return verdict
 
     # --- from outside
 

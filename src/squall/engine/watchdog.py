@@ -77,5 +77,5 @@ class Watchdog:
         if slept_ns > _SLEPT_NS:
             self._ending.ask(
                 "error",
-                f"the machine was suspended for {Duration(slept_ns - slept_ns % 10_000_000)}: what was measured says nothing",
+                f"the machine was suspended for {Duration(round(slept_ns / 1e8) * 100_000_000)}: what was measured says nothing",
             )
