@@ -144,7 +144,7 @@ def traffic(
         run.value("stock.threads", float(second), 12)
 
 
-def finding(  # noqa: PLR0917 - a row of a table
+def finding(
     expectation: str,
     outcome: str,
     reason: str,

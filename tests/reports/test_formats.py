@@ -10,8 +10,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from squall.errors import InputError
-from squall.reports import FORMATS, load_run, render, to_json, to_junit, to_markdown, to_text, write_reports
+from squall.reports import FORMATS, load_run, render, to_html, to_json, to_junit, to_markdown, to_text, write_reports
 from squall.reports.markdown import escape, fence
+from tests.reports import synthetic
 from tests.reports.test_html import EVIL, KINDS, evil_run
 
 if TYPE_CHECKING:
@@ -160,6 +161,17 @@ def test_the_summary_fits_the_terminal(runs: dict[str, Path], kind: str, width: 
 
 def test_the_summary_has_colours_where_asked(runs: dict[str, Path]) -> None:
     assert "\x1b[" in to_text(load_run(runs["failed"]), colour=True)
+
+
+def test_a_fault_that_hit_nobody_is_said_first_in_every_format(tmp_path: Path) -> None:
+    folder = synthetic.healthy(tmp_path / "run")
+    events = (folder / "events.jsonl").read_text()
+    (folder / "events.jsonl").write_text(
+        events.replace('{"connections":40,"bytes":91234}', '{"connections":0,"bytes":0}')
+    )
+    record = load_run(folder)
+    for text in (to_html(record), to_markdown(record), to_text(record)):
+        assert "tcp.latency hit nothing" in text
 
 
 def test_reports_are_written_whole_beside_the_run(runs: dict[str, Path], tmp_path: Path) -> None:

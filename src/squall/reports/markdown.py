@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from squall.reports.endings import death
+from squall.reports.remarks import remarks
 from squall.reports.wording import (
     MISSING,
     clock,
@@ -71,7 +71,7 @@ def to_markdown(record: RunRecord) -> str:
         f"## {_MARKS.get(judgement.verdict, '')} {escape(record.name)}: {escape(judgement.verdict, 30)}",
         f"**{escape(judgement.reason, 600)}**",
         escape(record.description, 600),
-        "\n".join(f"> {escape(warning, 600)}" for warning in _warnings(record)),
+        "\n".join(f"> {escape(remark.text, 600)}" for remark in remarks(record)),
         _summary(record),
         _findings(record),
         _faults(record),
@@ -85,17 +85,6 @@ def to_markdown(record: RunRecord) -> str:
 def _footer(record: RunRecord) -> str:
     parts = [f"run {record.run}", clock(record.started_wall_ns), f"seed {record.seed}", f"squall {record.squall}"]
     return f"<sub>{' · '.join(escape(part, 120) for part in parts)}</sub>"
-
-
-def _warnings(record: RunRecord) -> list[str]:
-    dead = death(record.ending)
-    told = [dead] if dead and dead not in record.judgement.reason else []
-    if record.abort is not None:
-        told.append(f"Aborted {moment(record.abort.at_s)} ({record.abort.cause}): {record.abort.reason}")
-    told += [f"Left behind: {item}" for item in record.ending.residue]
-    if record.load_behind:
-        told.append(f"The load could not be sent as intended: {record.load_behind}")
-    return [*told, *record.notes]
 
 
 def _summary(record: RunRecord) -> str:

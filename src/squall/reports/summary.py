@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from squall.reports.endings import death
+from squall.reports.remarks import remarks
 from squall.reports.wording import MISSING, count, duration, measure, number_of, one_line, within
 
 if TYPE_CHECKING:
@@ -36,20 +36,13 @@ def run_summary(record: RunRecord, report: Path | None = None) -> RenderableType
         (f"  ran {duration(record.length_s * 1e9)}", "dim"),
     )
     parts: list[RenderableType] = [head, Text(one_line(judgement.reason, 500), style="default")]
-    parts += [Text(f"! {warning}", style="yellow") for warning in _warnings(record)]
+    parts += [Text(f"! {one_line(remark.text)}", style="yellow") for remark in remarks(record)]
     if judgement.findings:
         parts += [Text(), _table(judgement.findings)]
     parts += [Text(), _facts(record)]
     if report is not None:
         parts.append(Text.assemble(("report  ", "dim"), (str(report), "cyan")))
     return Group(*parts)
-
-
-def _warnings(record: RunRecord) -> list[str]:
-    dead = death(record.ending)
-    told = [dead] if dead and dead not in record.judgement.reason else []
-    told += [f"left behind: {one_line(item)}" for item in record.ending.residue]
-    return told + ([f"the load fell behind: {one_line(record.load_behind)}"] if record.load_behind else [])
 
 
 def _table(findings: tuple[Finding, ...]) -> RenderableType:

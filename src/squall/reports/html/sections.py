@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from squall.reports.endings import death
 from squall.reports.html.documents import coloured
 from squall.reports.html.gauges import gauges
 from squall.reports.html.parts import pairs, section
 from squall.reports.html.tags import Html, el
 from squall.reports.html.verdicts import badge, expectations
+from squall.reports.remarks import remarks
 from squall.reports.wording import MISSING, clock, count, duration, moment, one_line, percent, printable, within
 
 if TYPE_CHECKING:
@@ -61,26 +61,9 @@ def _mark() -> Html:
 
 
 def warnings(record: RunRecord) -> Html | None:
-    """What a reader must know before anything else: a dead engine, something left behind, a load that fell behind."""
-    ending = record.ending
-    told: list[tuple[str, str]] = []
-    if ending.how == "died" and death(ending) not in record.judgement.reason:
-        told.append(("bad" if ending.open_steps else "plain", death(ending)))
-    if ending.how == "running":
-        told.append(("plain", "This run is not over yet: the report shows what it has done so far."))
-    if record.abort is not None:
-        told.append(("bad", f"Aborted {moment(record.abort.at_s)} ({record.abort.cause}): {record.abort.reason}"))
-    if ending.signal:
-        told.append(("plain", f"Interrupted by {ending.signal}."))
-    told += [("bad", f"Left behind: {item}") for item in ending.residue]
-    if record.load_behind:
-        told.append(("plain", f"The load could not be sent as intended: {record.load_behind}"))
-    told += [("plain", note) for note in record.notes]
-    return (
-        el("ul", *(el("li", one_line(text, 800), class_=tone) for tone, text in told), class_="warnings")
-        if told
-        else None
-    )
+    """What a reader must know before the numbers."""
+    told = [el("li", one_line(remark.text, 800), class_=remark.tone) for remark in remarks(record)]
+    return el("ul", told, class_="warnings") if told else None
 
 
 def cards(record: RunRecord) -> Html:
