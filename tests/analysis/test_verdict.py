@@ -192,7 +192,8 @@ def test_pulses_are_judged_while_they_are_on(experiment: Callable[..., Experimen
 def test_a_thousand_fault_free_experiments_raise_no_more_false_alarms_than_stated(
     experiment: Callable[..., Experiment], system: type[System]
 ) -> None:
-    """A/A: nothing is injected, and levels wander, tails are long, bursts come and go. Stated: at most 1 % are failed (measured: none; the test allows 0.5 %).
+    """A/A: nothing is injected; levels wander, bursts come and go. Stated: at most 1 % are failed (the test allows 0.5 %).
+
 
     A healthy system passes in at least 93 % of the runs (bursts can leave too little to be sure, which is inconclusive).
     """
