@@ -194,7 +194,6 @@ def test_a_thousand_fault_free_experiments_raise_no_more_false_alarms_than_state
 ) -> None:
     """A/A: nothing is injected; levels wander, bursts come and go. Stated: at most 1 % are failed (the test allows 0.5 %).
 
-
     A healthy system passes in at least 93 % of the runs (bursts can leave too little to be sure, which is inconclusive).
     """
     kinds = (
