@@ -103,7 +103,7 @@ ENVELOPE = [
     ),
     (
         BODY.replace("{name: it}", "{name: 7}"),
-        ["e.yaml:3:18: metadata.name: '7' is not a name: lower-case letters, digits, `.` and `-`, at most 63"],
+        ["e.yaml:3:18: metadata.name: 7: must be text: put it in quotes"],
     ),
     (
         BODY.replace("{name: it}", "it"),

@@ -175,9 +175,7 @@ def _placed(details: ErrorDetails, document: Document) -> Problem:
     """One error of the experiment's model where a person would mend it."""
     location = details["loc"]
     if location[:1] == ("name",):
-        problem = problem_from_details(details, document, None, ("metadata",))
-        what = f"{str(details['input'])[:60]!r} is not a name: lower-case letters, digits, `.` and `-`, at most 63"
-        return Problem(problem.place, problem.path, what)
+        return problem_from_details(details, document, None, ("metadata",))
     if location[:1] == ("faults",) and location[2:3] == ("fault",):
         at = ("spec", *location[:2])
         step = document.value["spec"]["faults"][location[1]]

@@ -7,6 +7,7 @@ in `checks`; every problem is raised with the location of the key that a person 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -298,10 +299,22 @@ def _fault(data: Mapping[str, Any], info: ValidationInfo) -> Fault:
     return model.model_validate(parameters, by_alias=True, by_name=not from_document)
 
 
+_NAME = r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(_NAME, text):
+        raise ValueError(f"{text[:63]!r} is not a name: lower-case letters, digits, `.` and `-`, at most 63")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": _NAME})]
+
+
 class Experiment(FrozenModel):
     """One experiment, complete: what a run needs and nothing else."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
+    name: Name
     """Lower-case letters, digits, `.` and `-`; it names the run's folder and the report."""
     description: Annotated[str, Field(max_length=10_000)] = ""
     """What should stay true, in a sentence for whoever reads the report."""
