@@ -6,8 +6,10 @@ It counts any 43 bytes as an answer, since `service.py` always says the same; co
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
+import os
 import select
 import socket
 import sys
@@ -56,4 +58,6 @@ def run(port: int, rate: float, seconds: float) -> dict[str, object]:
 
 if __name__ == "__main__":
     ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    with contextlib.suppress(OSError):  # as Squall's load does
+        os.setpriority(os.PRIO_PROCESS, 0, -10)
     sys.stdout.write(json.dumps(run(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]))))

@@ -1,6 +1,6 @@
 """How punctual and how costly the load is at 1,000 requests/s, beside a bare epoll loop and asyncio with httpx2.
 
-`python tests/benchmarks/load/bench.py [--rounds 5] [--seconds 10]` writes docs/benchmarks/load.json and load.md. The
+`python tests/benchmarks/load/bench.py [--rounds 5] [--seconds 10] [--wait 10]` writes docs/benchmarks/load.json and load.md. The
 three take turns against one `service.py` on the same machine, so that a busy moment hits each; medians over the rounds.
 """
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parents[2] / "docs" / "benchmarks"
 TICKS = os.sysconf("SC_CLK_TCK")
+QUIET_CORES = (os.cpu_count() or 1) / 2
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,8 @@ INTRODUCTION = """# The load: how punctual, at what cost
 Written by `tests/benchmarks/load/bench.py` on {machine}: {count} rounds of {seconds:g} s each, taking turns; medians over the rounds.
 
 "Sent late" is the time from a request's intended moment to its sending. "Answered" counts from the intended moment too.
-The service is one small Python process on the same CPUs; "rest of the machine" is what everything else used meanwhile,
-in cores: where that is near the number of CPUs, lateness is the scheduler's.
+The service is one small Python process on the same CPUs. "Rest" is what everything else on the machine used meanwhile, in
+cores; a round counts as quiet when that was at most half of the CPUs. On a busy machine lateness is the scheduler's.
 
 The bare loop sends and counts bytes, nothing else: no parser, no time-outs, no limit, no samples handed on. It stands for
 what this machine and this interpreter allow.
@@ -133,24 +134,29 @@ NAMES = {
 }
 
 
-def table(rounds: list[Round], rate: float) -> list[str]:
+def table(rounds: list[Round], rate: float, *, quiet: bool) -> list[str]:
+    """The rounds of one rate in which the rest of the machine was quiet, or was not."""
+    chosen = [one for one in rounds if one.rate == rate and (one.others <= QUIET_CORES) is quiet]
+    if not chosen:
+        return [f"No round at {rate:g} requests/s found the machine {'quiet' if quiet else 'busy'}.", ""]
     lines = [
-        f"### {rate:g} requests/s", "",
-        "| | sent late p50 | p99 | worst round's p99 | max | answered p50 | p99 | CPU (cores) | service's CPU | rest of the machine |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"## {rate:g} requests/s, machine {'quiet' if quiet else 'busy'}", "",
+        "| | rounds | sent late p50 | p99 | worst p99 | max | answered p50 | p99 | CPU (cores) | service's CPU | rest |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for who, name in NAMES.items():
-        mine = [one for one in rounds if one.who == who and one.rate == rate]
+        mine = [one for one in chosen if one.who == who]
         if mine:
             middle = {
                 key: statistics.median(asdict(one)[key] for one in mine) for key in asdict(mine[0]) if key != "who"
             }
             lines.append(
-                f"| {name} | {middle['late_p50']:.0f} us | {middle['late_p99']:.0f} us | {max(one.late_p99 for one in mine):.0f} us"
-                f" | {max(one.late_max for one in mine) / 1e3:.1f} ms | {middle['took_p50']:.0f} us | {middle['took_p99']:.0f} us"
-                f" | {middle['cpu']:.3f} | {middle['service_cpu']:.3f} | {middle['others']:.2f} |"
+                f"| {name} | {len(mine)} | {middle['late_p50']:.0f} us | {middle['late_p99']:.0f} us"
+                f" | {max(one.late_p99 for one in mine):.0f} us | {max(one.late_max for one in mine) / 1e3:.1f} ms"
+                f" | {middle['took_p50']:.0f} us | {middle['took_p99']:.0f} us | {middle['cpu']:.3f}"
+                f" | {middle['service_cpu']:.3f} | {middle['others']:.2f} |"
             )
-    return [*lines, "", *ratios(rounds, rate), ""]
+    return [*lines, ""]
 
 
 def ratios(rounds: list[Round], rate: float) -> list[str]:
@@ -160,7 +166,10 @@ def ratios(rounds: list[Round], rate: float) -> list[str]:
     for key, name in (("late_p50", "late p50"), ("late_p99", "late p99"), ("took_p50", "answered p50"), ("cpu", "CPU")):
         each = [asdict(a)[key] / asdict(b)[key] for a, b in zip(mine, bare, strict=True)]
         found.append(f"{name} {statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})")
-    return ["Squall's load over the bare loop, median (least to most) of the rounds: " + ", ".join(found) + "."]
+    return [
+        f"At {rate:g} requests/s, Squall's load over the bare loop of the same round, median (least to most): {', '.join(found)}.",
+        "",
+    ]
 
 
 def page(rounds: list[Round], seconds: float) -> str:
@@ -169,7 +178,7 @@ def page(rounds: list[Round], seconds: float) -> str:
     machine = f"{platform.system()} {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
     lines = [INTRODUCTION.format(machine=machine, count=count, seconds=seconds)]
     for rate in rates:
-        lines += table(rounds, rate)
+        lines += table(rounds, rate, quiet=True) + table(rounds, rate, quiet=False) + ratios(rounds, rate)
     return "\n".join(lines)
 
 
@@ -177,6 +186,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument(
+        "--wait", type=float, default=10.0, help="seconds to wait, before each turn, for the machine to be quiet"
+    )
     parser.add_argument("--rates", type=float, nargs="+", default=[1000.0])
     options = parser.parse_args()
     rounds: list[Round] = []
@@ -188,6 +200,7 @@ def main() -> None:
             for number in range(options.rounds):
                 for rate in options.rates:
                     for who in NAMES:
+                        wait_until_quiet(options.wait)
                         rounds.append(turn(who, port, service.pid, rate, options.seconds))
                         sys.stderr.write(f"round {number + 1}: {rounds[-1]}\n")
         finally:
