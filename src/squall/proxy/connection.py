@@ -23,11 +23,16 @@ __all__ = ["Connection"]
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _LAST_READS: Final = 64
+_STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 _EVERYTHING: Final = READ | WRITE
 
 
 class Connection:
     """The `number` counts the connections of its proxy from 0; draws depend on it."""
+
+    __slots__ = (
+        "_addresses", "_server", "client", "closed", "conversation", "down", "let_go_for", "loop", "number", "proxy", "up",
+    )  # fmt: skip
 
     def __init__(self, proxy: Proxy, number: int, client: socket.socket) -> None:
         self.proxy, self.number, self.client = proxy, number, client
@@ -56,10 +61,9 @@ class Connection:
         while self._addresses:
             family, address = self._addresses.pop(0)
             try:
-                server = socket.socket(family, socket.SOCK_STREAM)
+                server = socket.socket(family, _STREAM)
             except OSError:  # out of descriptors, or a family that this machine has not
                 continue
-            server.setblocking(False)
             server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             outcome = server.connect_ex(address)
             if outcome not in (0, errno.EINPROGRESS):

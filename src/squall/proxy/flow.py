@@ -48,6 +48,13 @@ _OLDEST_STAMP_NS: Final = 2_000_000
 class Flow:
     """One direction; its stages ask it what `toxics.Host` says."""
 
+    __slots__ = (
+        "_budget", "_buffer", "_bulk", "_capacity", "_fd", "_options", "_pipe", "_pool", "_recv_into", "_send",
+        "_small_reads", "_stamped", "_takes_pipes", "chain", "close_at_end", "connection", "direction", "ended", "first",
+        "in_flight", "loop", "outermost", "outlet", "paused", "readable", "received", "reset_at_end", "reverse", "source",
+        "target",
+    )  # fmt: skip
+
     def __init__(
         self, connection: Connection, direction: Direction, source: socket.socket, target: socket.socket
     ) -> None:

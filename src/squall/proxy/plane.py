@@ -6,7 +6,7 @@ Toxiproxy API and the actions of experiments call them.
 
 from __future__ import annotations
 
-import secrets
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ class Plane:
 
     def __init__(self, options: Options, seed: int | None = None) -> None:
         self.options = options
-        self.seed = secrets.randbits(63) if seed is None else seed
+        self.seed = int.from_bytes(os.urandom(7)) if seed is None else seed
         self.loop = Loop(options.spin_us, options.busy_poll_us)
         self.pool = PipePool(options.pipes)
         self.budget = Budget(options.total_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import queue
 import socket
@@ -42,9 +43,13 @@ class Endpoint:
         if isinstance(address, ipaddress.IPv4Address):
             return socket.AF_INET, (self.host, self.port)
         host, _, scope = self.host.partition("%")
-        return socket.AF_INET6, (host, self.port, 0, socket.if_nametoindex(scope) if scope else 0)
+        try:
+            return socket.AF_INET6, (host, self.port, 0, socket.if_nametoindex(scope) if scope else 0)
+        except OSError:  # no such interface: the look-up will say so
+            return None
 
 
+@functools.lru_cache(maxsize=1024)
 def read_endpoint(text: str) -> Endpoint:
     """Read "host:port", ":port", "[ipv6]:port" or "" (any port on all addresses); CannotListen, in Go's words, for anything else."""
     if not text:
@@ -105,6 +110,9 @@ def _look_up(endpoint: Endpoint) -> list[Address]:
     return sorted(addresses, key=lambda entry: entry[0] != socket.AF_INET)  # IPv4 first, as Go dials
 
 
+_numeric = functools.lru_cache(maxsize=1024)(Endpoint.numeric)
+
+
 class Resolver:
     """Looks names up in one thread, started when the first name is needed; an answer is used for a second."""
 
@@ -118,7 +126,7 @@ class Resolver:
 
     def resolve(self, endpoint: Endpoint, then: Callable[[list[Address]], None]) -> None:
         """Call `then` with the addresses, at once when they are known; with none when the name has none."""
-        numeric = endpoint.numeric()
+        numeric = _numeric(endpoint)
         if numeric is not None:
             then([numeric])
             return

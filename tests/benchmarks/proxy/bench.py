@@ -223,6 +223,8 @@ ACCURATE = ("direct", "toxiproxy", "squall", "squall realtime")
 LESS_CPU = {"cpu_s_per_gb": ("<=", 0.2)}
 
 ROWS = [
+    Row("idle", "2,000 idle connections", idle,
+        {"connections": "open", "mb": "MB", "kb_each": "kB each", "cpu_percent": "CPU %"}, ("toxiproxy", "squall"), goals={"mb": ("<=", 0.25)}),
     Row("up", "Throughput, no toxic, one connection, client to service", streaming(1, "up"), GB, goals={"gb_per_s": (">=", 3), **LESS_CPU}),
     Row("down", "Throughput, no toxic, one connection, service to client", streaming(1, "down"), GB, goals=LESS_CPU),
     Row("eight", "Throughput, no toxic, eight connections", streaming(8, "up"), GB, goals={"gb_per_s": (">=", 2.5), **LESS_CPU}),
@@ -237,8 +239,6 @@ ROWS = [
     Row("delay100", "Round trip beyond an asked delay of 100 ms, us", delayed(100, 20), ERROR, ACCURATE, 100, {"p50_us": ("<=", 0.5)}),
     Row("churn", "Connections opened, used once and closed", churn, {"per_s": "a second", "cpu_us": "CPU us each", "failures": "failures"},
         goals={"per_s": (">=", 1.7)}),
-    Row("idle", "2,000 idle connections", idle,
-        {"connections": "open", "mb": "MB", "kb_each": "kB each", "cpu_percent": "CPU %"}, ("toxiproxy", "squall"), goals={"mb": ("<=", 0.25)}),
 ]  # fmt: skip
 
 

@@ -176,8 +176,11 @@ class Side:
         self._data += b"".join(self._backlog)
         self._backlog.clear()
         self.advance()
-        if self._ended and self._timer is None and not self.talk.gone:
+        if self._ended and not self._is_held() and not self.talk.gone:
             self._end_now()
+
+    def _is_held(self) -> bool:
+        return self._timer is not None
 
     def changed(self, toxic: Toxic, delay_ns: int | None) -> None:
         """A delaying toxic was changed (its new delay) or removed (None): a message that it holds follows."""
