@@ -6,51 +6,27 @@ percentages and stays as it is. Both latency scales are in the page and CSS show
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from squall.reports.html.heatmap import png_data_uri
-from squall.reports.html.scales import WIDTH, Frame, Linear, Logarithmic, share_scale
+from squall.reports.html.backdrop import bands, lanes, limit_lines, plot, time_axis
+from squall.reports.html.heatmap import density_image
+from squall.reports.html.scales import WIDTH, Linear, Logarithmic, share_scale
 from squall.reports.html.tags import Html, el, join
 from squall.reports.wording import duration, one_line, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
-    from squall.reports.html.scales import Scale
-    from squall.reports.record import Bucket, Density, FaultRecord, RequestSeries, StageSpan, Threshold, Window
+    from squall.reports.html.backdrop import Backdrop
+    from squall.reports.html.scales import Frame, Scale
+    from squall.reports.record import Bucket, RequestSeries, Threshold
 
-__all__ = ["Backdrop", "chart", "frame_of"]
+__all__ = ["chart"]
 
 _LATENCY_HEIGHT = 300
 _ERROR_HEIGHT = 110
-_LANE_HEIGHT = 22
-_LANES_MAX = 8
-_LINEAR_ROWS = 100
 _STALL_RATIO = 25
 """Where the slowest second is so many times slower than the usual one, the logarithmic scale is shown first."""
-_LABEL_GAP = 15
-
-
-@dataclass(frozen=True, slots=True)
-class Backdrop:
-    """What all charts of a run share: when it was what stage, when which fault was on, and the limits."""
-
-    frame: Frame
-    stages: tuple[StageSpan, ...]
-    faults: tuple[FaultRecord, ...]
-    injected: Window | None
-    thresholds: tuple[Threshold, ...]
-
-    def limits(self, series: str, quantity: str) -> list[Threshold]:
-        """The limits on one quantity of one series, each value of a role once."""
-        fitting = [t for t in self.thresholds if t.quantity == quantity and t.series == series]
-        return list({(t.role, t.value): t for t in fitting}.values())
-
-
-def frame_of(length_s: float) -> Frame:
-    """The time of a whole run."""
-    return Frame(0.0, max(length_s, 1.0))
 
 
 def chart(
@@ -68,11 +44,11 @@ def chart(
         _head(series, number, of=of, stalls=stalls),
         el(
             "div",
-            el("div", _lanes(backdrop), class_="row"),
+            el("div", lanes(backdrop), class_="row"),
             _row(log, _latency_plot(series, backdrop, log), "log", "latency"),
             _row(linear, _latency_plot(series, backdrop, linear), "linear", "latency"),
             _error_row(series, backdrop, together),
-            el("div", el("span", class_="gutter"), _time_axis(backdrop.frame), class_="row"),
+            el("div", el("span", class_="gutter"), time_axis(backdrop.frame), class_="row"),
             el("div", class_="readout", hidden=True),
             class_="plots", tabindex="0", role="group", data_chart=str(number), data_series=series.name,
             aria_label=f"Latency and error rate of {one_line(series.name, 80)} over time; arrow keys move the read-out.",
@@ -140,9 +116,9 @@ def _clear(y: float, height: float) -> float:
 def _latency_plot(series: RequestSeries, backdrop: Backdrop, scale: Scale) -> Html:
     frame, buckets = backdrop.frame, series.buckets
     shapes = [
-        _bands(backdrop, scale.height),
+        bands(backdrop, scale.height),
         _grid(scale),
-        _density(series, frame, scale),
+        density_image(series, frame, scale),
         *(
             el(
                 "path",
@@ -154,7 +130,7 @@ def _latency_plot(series: RequestSeries, backdrop: Backdrop, scale: Scale) -> Ht
         ),
     ]
     label = _summary(series)
-    return _plot(scale.height, shapes, _limit_lines(backdrop, scale, series.name, "p95"), label)
+    return plot(scale.height, shapes, limit_lines(backdrop, scale, series.name, "p95"), label)
 
 
 def _p50(bucket: Bucket) -> float | None:
@@ -174,20 +150,6 @@ def _summary(series: RequestSeries) -> str:
     return f"Latency of {one_line(series.name, 80)}; p95 {phases}"
 
 
-def _plot(height: float, shapes: Iterable[Html | None], overlay: Html, label: str) -> Html:
-    stretched = el(
-        "svg",
-        list(shapes),
-        viewBox=f"0 0 {WIDTH} {height:g}",
-        preserveAspectRatio="none",
-        width="100%",
-        height=height,
-        x="0",
-        y="0",
-    )
-    return el("svg", stretched, overlay, class_="plot", width="100%", height=height, role="img", aria_label=label)
-
-
 def _path(
     buckets: Sequence[Bucket], frame: Frame, scale: Scale, width_s: float, pick: Callable[[Bucket], float | None]
 ) -> str:
@@ -202,30 +164,6 @@ def _path(
         parts.append(f"{'L' if joined else 'M'}{x:.1f} {y:.1f}" + ("" if joined else "h.01"))
         joined = True
     return "".join(parts)
-
-
-def _bands(backdrop: Backdrop, height: float) -> Html:
-    """The fault's windows as shading, the stages as thin lines."""
-    frame = backdrop.frame
-    bands = []
-    for fault in backdrop.faults[:_LANES_MAX]:
-        for window in fault.windows:
-            left, right = frame.x(window.start_s), frame.x(window.end_s)
-            kind = "window" if window.end_known else "window open"
-            bands.append(el("rect", x=left, y="0", width=max(right - left, 0.8), height=height, class_=kind))
-    stages = [
-        el(
-            "line",
-            x1=frame.x(span.start_s),
-            x2=frame.x(span.start_s),
-            y1="0",
-            y2=height,
-            class_="stage",
-            vector_effect="non-scaling-stroke",
-        )
-        for span in backdrop.stages[1:]
-    ]
-    return join([bands, stages])
 
 
 def _grid(scale: Scale) -> Html:
@@ -243,95 +181,12 @@ def _grid(scale: Scale) -> Html:
     )
 
 
-def _density(series: RequestSeries, frame: Frame, scale: Scale) -> Html | None:
-    """The heat map behind the lines, one pixel a bucket and row, stretched to its place."""
-    density, buckets = series.density, series.buckets
-    if not density.rows or not buckets:
-        return None
-    left, right = frame.x(buckets[0].at_s), frame.x(buckets[-1].at_s + series.width_s)
-    columns, rows, top, bottom = (
-        _log_columns(density, scale) if isinstance(scale, Logarithmic) else _linear_columns(density, scale)
-    )
-    return el(
-        "image", href=png_data_uri(columns, rows), x=left, y=top, width=max(right - left, 0.1), height=max(bottom - top, 0.1),
-        preserveAspectRatio="none", class_="density",
-    )  # fmt: skip
-
-
-def _log_columns(density: Density, scale: Logarithmic) -> tuple[list[dict[int, float]], int, float, float]:
-    """Rows as they are: only those that the scale holds."""
-    first = next((row for row in range(density.rows) if density.floor_ns * density.ratio ** (row + 1) > scale.least), 0)
-    last = max((row for row in range(density.rows) if density.floor_ns * density.ratio**row < scale.most), default=0)
-    columns = [{row - first: float(count) for row, count in cells if first <= row <= last} for cells in density.cells]
-    top, bottom = (
-        scale.y(density.floor_ns * density.ratio ** (last + 1)),
-        scale.y(density.floor_ns * density.ratio**first),
-    )
-    return columns, max(1, last - first + 1), top, bottom
-
-
-def _linear_columns(density: Density, scale: Scale) -> tuple[list[dict[int, float]], int, float, float]:
-    """Rows of equal height: a row of the density is spread over those that it covers."""
-    spans = []
-    for row in range(density.rows):
-        low, high = (1 - scale.y(density.floor_ns * density.ratio**power) / scale.height for power in (row, row + 1))
-        spans.append((int(low * _LINEAR_ROWS), max(int(low * _LINEAR_ROWS) + 1, round(high * _LINEAR_ROWS))))
-    columns: list[dict[int, float]] = []
-    for cells in density.cells:
-        column: dict[int, float] = {}
-        for row, count in cells:
-            first, end = spans[row]
-            for y in range(first, min(end, _LINEAR_ROWS)):
-                column[y] = column.get(y, 0.0) + count / (end - first)
-        columns.append(column)
-    return columns, _LINEAR_ROWS, 0.0, scale.height
-
-
-_ROLE_WORDS = {"steady": "steady", "tolerate": "tolerated", "abort": "abort"}
-
-
-def _limit_lines(backdrop: Backdrop, scale: Scale, series: str, quantity: str) -> Html:
-    """Each limit as a labelled line over the time for which it holds: steady outside the fault, the others within."""
-    frame, injected = backdrop.frame, backdrop.injected
-    drawn: list[Html] = []
-    taken: list[float] = []
-    for limit in sorted(backdrop.limits(series, quantity), key=lambda t: t.value):
-        if not scale.holds(limit.value):
-            continue
-        y = scale.y(limit.value)
-        spans = [(frame.start_s, frame.end_s)]
-        if injected is not None:
-            outside = [(frame.start_s, injected.start_s), (injected.end_s, frame.end_s)]
-            spans = outside if limit.role == "steady" else [(injected.start_s, injected.end_s)]
-        drawn += [
-            el("line", x1=frame.percent(start), x2=frame.percent(end), y1=y, y2=y, class_=f"limit {limit.role}")
-            for start, end in spans if end > start
-        ]  # fmt: skip
-        text_y = y - 5 if y > _LABEL_GAP else y + 13
-        while any(abs(text_y - other) < _LABEL_GAP for other in taken):
-            text_y -= _LABEL_GAP
-        taken.append(text_y)
-        sign = ">" if limit.role == "abort" else "≤"
-        value = duration(limit.value) if quantity == "p95" else percent(limit.value)
-        words = f"{_ROLE_WORDS[limit.role]} {'p95' if quantity == 'p95' else 'errors'} {sign} {value}"
-        x = _label_x(frame, injected if limit.role != "steady" else None)
-        drawn.append(el("text", words, x=x, dx="-6", y=text_y, text_anchor="end", class_=f"limit-label {limit.role}"))
-    return join(drawn)
-
-
-def _label_x(frame: Frame, window: Window | None) -> str:
-    """Where a limit's label ends: with its line where there is room above it, else at the plot's edge."""
-    if window is None or frame.x(window.end_s) - frame.x(window.start_s) < WIDTH / 3:
-        return "100%"
-    return frame.percent(window.end_s)
-
-
 def _error_row(series: RequestSeries, backdrop: Backdrop, together: Sequence[RequestSeries]) -> Html:
     rates = [bucket.errors / bucket.requests for each in together for bucket in each.buckets if bucket.requests]
     limits = [t.value for t in backdrop.limits(series.name, "error-rate") if t.role != "abort"]
     scale = share_scale(max([*rates, *limits], default=0.0), _ERROR_HEIGHT)
     shapes = [
-        _bands(backdrop, scale.height),
+        bands(backdrop, scale.height),
         _grid(scale),
         el("path", d=_steps(series, backdrop.frame, scale), class_="errors"),
     ]
@@ -339,11 +194,11 @@ def _error_row(series: RequestSeries, backdrop: Backdrop, together: Sequence[Req
     label = f"Error rate of {one_line(series.name, 80)}; {phases}"
     overlay = join(
         [
-            _limit_lines(backdrop, scale, series.name, "error-rate"),
+            limit_lines(backdrop, scale, series.name, "error-rate"),
             el("text", "error rate", x="8", y="16", class_="caption"),
         ]
     )
-    return _row(scale, _plot(scale.height, shapes, overlay, label), "rate", "error-rate")
+    return _row(scale, plot(scale.height, shapes, overlay, label), "rate", "error-rate")
 
 
 def _steps(series: RequestSeries, frame: Frame, scale: Scale) -> str:
@@ -356,42 +211,6 @@ def _steps(series: RequestSeries, frame: Frame, scale: Scale) -> str:
                 f"M{left:.1f} {scale.height:g}V{scale.y(bucket.errors / bucket.requests):.1f}H{right:.1f}V{scale.height:g}z"
             )
     return "".join(parts)
-
-
-def _lanes(backdrop: Backdrop) -> Html:
-    """A lane of stages and one for each fault, above the plots."""
-    frame = backdrop.frame
-    texts, bars = [], []
-    last_x = -100.0
-    for span in backdrop.stages:
-        x = frame.x(span.start_s)
-        if frame.x(span.end_s) - x > WIDTH * 0.03 and x - last_x > WIDTH * 0.08:
-            texts.append(el("text", span.stage, x=frame.percent(span.start_s), dx="4", y="15", class_="stage-label"))
-            last_x = x
-    shown = backdrop.faults[:_LANES_MAX]
-    for lane, fault in enumerate(shown, 1):
-        y = lane * _LANE_HEIGHT
-        for window in fault.windows:
-            left, right = frame.x(window.start_s), frame.x(window.end_s)
-            kind = "bar" if window.end_known else "bar open"
-            bars.append(el("rect", x=left, y=y + 3, width=max(right - left, 1.5), height=_LANE_HEIGHT - 6, class_=kind))
-        start_s = fault.windows[0].start_s if fault.windows else frame.start_s
-        pulses = f" · {fault.pulses} pulses" if fault.pulses > 1 else "" if fault.windows else " · never on"
-        texts.append(
-            el("text", f"{fault.type}{pulses}", x=frame.percent(start_s), dx="6", y=y + 15, class_="fault-label")
-        )
-    height = (len(shown) + 1) * _LANE_HEIGHT
-    lanes = _plot(height, bars, join(texts), f"Stages of the run and when its {len(backdrop.faults)} faults were on")
-    return join([el("span", class_="gutter"), lanes])
-
-
-def _time_axis(frame: Frame) -> Html:
-    labels = []
-    for at_s, label in frame.ticks():
-        x = frame.x(at_s)
-        anchor = "start" if x < WIDTH * 0.02 else "end" if x > WIDTH * 0.97 else "middle"
-        labels.append(el("text", label, x=frame.percent(at_s), y="15", text_anchor=anchor))
-    return el("svg", labels, class_="plot time", width="100%", height="22", aria_hidden="true")
 
 
 def _legend(series: RequestSeries) -> Html:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from squall.reports.html.charts import frame_of
+from squall.reports.html.backdrop import frame_of
 from squall.reports.html.scales import WIDTH, Frame
 from squall.reports.html.tags import Html, el
 from squall.reports.wording import gauge, one_line, percent

@@ -10,7 +10,8 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from squall.reports.html import injected, sections
-from squall.reports.html.charts import Backdrop, chart, frame_of
+from squall.reports.html.backdrop import Backdrop, frame_of
+from squall.reports.html.charts import chart
 from squall.reports.html.parts import section
 from squall.reports.html.tags import Html, el, join, trusted
 from squall.reports.wording import one_line
