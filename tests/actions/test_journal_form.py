@@ -46,7 +46,7 @@ EVERY: list[Action] = [
         0.5,
         {"latency": 100, "deep": {"a": [1]}},
     ),
-    Worker("run/0", "squall.actions.workers.cpu", "burn 50% of a core", {"load": 0.5, "cgroups": ["/a"]}, ("x:cpu",)),
+    Worker("run/0", "squall.workers.cpu", "burn 50% of a core", {"load": 0.5, "cgroups": ["/a"]}, ("x:cpu",)),
 ]
 
 
@@ -105,7 +105,7 @@ def test_two_kinds_cannot_have_one_name() -> None:
 def test_undoing_needs_the_standard_library_only() -> None:
     ran = specimens.elsewhere(
         "import squall.actions, squall.recovery, squall.targets, squall.kernel.launch, importlib, json\n"
-        "for name in ('cpu', 'memory', 'disk', 'pause'): importlib.import_module('squall.actions.workers.' + name)\n"
+        "for name in ('cpu', 'memory', 'disk', 'pause'): importlib.import_module('squall.workers.' + name)\n"
         "roots = {name.partition('.')[0] for name in sys.modules} - {'squall', '__main__'}\n"
         "print(json.dumps(sorted(name for name in roots if name not in sys.stdlib_module_names)))"
     )

@@ -97,7 +97,7 @@ def test_a_worker(token: str, module: str, tmp_path: Path) -> None:
         "memory": {"amount_bytes": 1 << 20, "spare_bytes": 0},
         "disk": {"path": str(tmp_path), "spare_bytes": 0, "fill_bytes": 1 << 20},
     }[module]
-    worker = Worker(token, f"squall.actions.workers.{module}", "test", config)
+    worker = Worker(token, f"squall.workers.{module}", "test", config)
     (life_line,) = worker.do()
     assert undo(json.dumps(encode(worker)), look_only=True)[0] is False
     assert undo(json.dumps(encode(worker)))[0]

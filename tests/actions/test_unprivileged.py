@@ -31,9 +31,9 @@ looks["protected"] = protection(found, Protected())
 memory = {"amount_bytes": 4 << 20, "spare_bytes": 0}
 steps = [
     Pause(who, "it"), PauseCycle("test/1", who, "it", 5_000_000, 10_000_000), FileLimit(who, "it", 0),
-    Worker("test/2", "squall.actions.workers.cpu", "x", {"load": 0.1, "workers": 2}),
-    Worker("test/3", "squall.actions.workers.memory", "x", memory),
-    Worker("test/4", "squall.actions.workers.disk", "x", {"path": "/tmp", "spare_bytes": 0, "fill_bytes": 1 << 20}),
+    Worker("test/2", "squall.workers.cpu", "x", {"load": 0.1, "workers": 2}),
+    Worker("test/3", "squall.workers.memory", "x", memory),
+    Worker("test/4", "squall.workers.disk", "x", {"path": "/tmp", "spare_bytes": 0, "fill_bytes": 1 << 20}),
 ]
 for number, step in enumerate(steps):
     step = step.prepare()
@@ -56,8 +56,8 @@ from squall.targets import ProcessIdentity
 who, folder, said = ProcessIdentity.of(int(sys.argv[1])), sys.argv[2], {}
 steps = [
     Pause(who, "it"), PauseCycle("test/1", who, "it", 5_000_000, 10_000_000), FileLimit(who, "it", 0), Signal(who, "it", "SIGKILL"),
-    Worker("test/2", "squall.actions.workers.cpu", "x", {"load": 0.1, "cgroups": [folder]}),
-    Worker("test/3", "squall.actions.workers.disk", "x", {"path": "/root", "spare_bytes": 0, "fill_bytes": 1 << 20}),
+    Worker("test/2", "squall.workers.cpu", "x", {"load": 0.1, "cgroups": [folder]}),
+    Worker("test/3", "squall.workers.disk", "x", {"path": "/root", "spare_bytes": 0, "fill_bytes": 1 << 20}),
 ]
 for number, step in enumerate(steps):
     try:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from squall.actions import Worker
-from squall.actions.worker import HELD_BACK, spawn, surviving
+from squall.actions.worker import spawn, surviving
 from squall.errors import ActionFailed
 from squall.kernel import proc
+from squall.workers.lifeline import HELD_BACK
 from tests import specimens
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ CONFIGS: dict[str, dict[str, object]] = {
 OWNER = """
 import json, os, signal, sys
 from squall.actions import Worker
-worker = Worker(sys.argv[1], "squall.actions.workers." + sys.argv[2], "test", json.loads(sys.argv[3]))
+worker = Worker(sys.argv[1], "squall.workers." + sys.argv[2], "test", json.loads(sys.argv[3]))
 held = worker.do()
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -37,7 +38,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.mark.parametrize("module", CONFIGS)
 def test_it_ends_with_its_owners_pipe(token: str, module: str) -> None:
-    worker = Worker(token, f"squall.actions.workers.{module}", "test", CONFIGS[module])
+    worker = Worker(token, f"squall.workers.{module}", "test", CONFIGS[module])
     (life_line,) = worker.do()
     assert worker.in_force()
     assert worker.counters()["workers"] == (3 if module == "cpu" else 1)
@@ -61,7 +62,7 @@ def test_it_ends_when_its_owner_is_killed(token: str, module: str) -> None:
 @pytest.mark.parametrize("module", CONFIGS)
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGSEGV"])
 def test_nothing_is_left_of_one_that_was_killed(token: str, module: str, name: str) -> None:
-    worker = Worker(token, f"squall.actions.workers.{module}", "test", CONFIGS[module])
+    worker = Worker(token, f"squall.workers.{module}", "test", CONFIGS[module])
     (life_line,) = worker.do()
     (parent,) = (stat.pid for stat in surviving(token) if stat.ppid == os.getpid())
     os.kill(parent, signal.Signals[name])
@@ -73,7 +74,7 @@ def test_nothing_is_left_of_one_that_was_killed(token: str, module: str, name: s
 
 
 def test_undo_is_idempotent_reaps_and_is_harmless_before_do(token: str) -> None:
-    worker = Worker(token, "squall.actions.workers.cpu", "test", CONFIGS["cpu"])
+    worker = Worker(token, "squall.workers.cpu", "test", CONFIGS["cpu"])
     worker.undo()
     assert worker.verify().normal
     (life_line,) = worker.do()
@@ -88,7 +89,7 @@ def test_undo_is_idempotent_reaps_and_is_harmless_before_do(token: str) -> None:
 
 
 def test_a_worker_of_another_run_is_left_alone(token: str) -> None:
-    worker = Worker(token, "squall.actions.workers.memory", "test", CONFIGS["memory"])
+    worker = Worker(token, "squall.workers.memory", "test", CONFIGS["memory"])
     (life_line,) = worker.do()
     Worker(token + "0", worker.module, "another", worker.config).undo()
     assert worker.in_force()
@@ -105,13 +106,13 @@ def test_what_it_cannot_do_is_the_error(token: str) -> None:
         ({"load": 0.5, "speed": 3}, "unexpected keyword argument 'speed'"),
     ):
         with pytest.raises(ActionFailed, match=said):
-            Worker(token, "squall.actions.workers.cpu", "test", config).do()
+            Worker(token, "squall.workers.cpu", "test", config).do()
         assert not surviving(token)
 
 
 def test_a_module_that_cannot_start_is_an_error(token: str) -> None:
-    with pytest.raises(ActionFailed, match=r"the worker squall\.actions\.workers\.none ended before it was ready"):
-        spawn("squall.actions.workers.none", token, ["{}"])
+    with pytest.raises(ActionFailed, match=r"the worker squall\.workers\.none ended before it was ready"):
+        spawn("squall.workers.none", token, ["{}"])
     assert not surviving(token)
 
 
@@ -127,7 +128,7 @@ def test_it_is_known_by_name_and_mark_and_goes_first(working: Working, token: st
 
 def test_a_new_configuration_needs_the_same_module_and_a_life_line(working: Working, token: str) -> None:
     with working("memory", **CONFIGS["memory"]) as (worker, life_line):
-        other = Worker(token, "squall.actions.workers.cpu", "test", CONFIGS["cpu"])
+        other = Worker(token, "squall.workers.cpu", "test", CONFIGS["cpu"])
         assert not worker.become(other, (life_line,))
         assert not worker.become(worker, ())
         os.kill(surviving(token)[0].pid, signal.SIGKILL)

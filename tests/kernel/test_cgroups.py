@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from squall.kernel import cgroups
+from squall.kernel import cgroups, own
 from tests import specimens
 
 
@@ -34,7 +34,7 @@ def test_a_folder_is_found_below_the_part_of_the_tree_that_is_mounted() -> None:
 def test_a_cgroup_of_ones_own_is_told_from_one_that_is_shared(controller: str) -> None:
     with specimens.own_cgroup(controller) as folder, specimens.sleeper() as specimen:
         assert str(folder) not in cgroups.own_cgroups(specimen.pid)
-        cgroups.join(str(folder), specimen.pid)
+        own.join(str(folder), specimen.pid)
         assert cgroups.own_cgroups(specimen.pid) == (str(folder),)
         assert cgroups.of_process(specimen.pid)[controller] == f"/{folder.name}"
 
@@ -48,7 +48,7 @@ def test_a_gone_process_is_in_no_cgroup() -> None:
 
 def test_joining_what_is_not_there_is_an_error() -> None:
     with pytest.raises(OSError, match="No such file"):
-        cgroups.join("/sys/fs/cgroup/squall-never-made")
+        own.join("/sys/fs/cgroup/squall-never-made")
 
 
 def test_the_tightest_memory_limit_counts_also_that_of_a_group_above() -> None:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from squall.actions.base import Action, Look
 from squall.actions.pause import free_to_stop, let_go, look_at
 from squall.actions.worker import TOKEN, end_workers, spawn, surviving, tell
+from squall.workers import pause
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from squall.targets.identity import ProcessIdentity
 
-__all__ = ["STOPS", "PauseCycle"]
-
-STOPS = "stops: "
-"""The worker's name in the kernel, followed by how often it has stopped the process: what `counters` reads."""
+__all__ = ["PauseCycle"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class PauseCycle(Action, kind="pause-cycle", recoverability="guarded"):
         return self
 
     def do(self) -> tuple[int, ...]:  # noqa: D102
-        life_line, _ = spawn("squall.actions.workers.pause", self.token, [json.dumps(asdict(self))])
+        life_line, _ = spawn("squall.workers.pause", self.token, [json.dumps(_config(self))])
         return (life_line,)
 
     def undo(self) -> None:  # noqa: D102
@@ -66,7 +64,7 @@ class PauseCycle(Action, kind="pause-cycle", recoverability="guarded"):
         """Give the worker another duty cycle."""
         if not isinstance(new, PauseCycle) or not held:
             return False
-        return tell(held[0], asdict(new))
+        return tell(held[0], _config(new))
 
     def in_force(self) -> bool:
         """Whether the worker still runs."""
@@ -75,5 +73,14 @@ class PauseCycle(Action, kind="pause-cycle", recoverability="guarded"):
     def counters(self) -> dict[str, int]:
         """How often it has stopped the process."""
         return {
-            "stops": sum(int(stat.comm[len(STOPS) :]) for stat in surviving(self.token) if stat.comm.startswith(STOPS))
+            "stops": sum(
+                int(stat.comm[len(pause.STOPS) :])
+                for stat in surviving(self.token)
+                if stat.comm.startswith(pause.STOPS)
+            )
         }
+
+
+def _config(cycle: PauseCycle) -> dict[str, Any]:
+    who = cycle.process
+    return pause.Config(who.pid, who.start_ticks, cycle.name, cycle.stopped_ns, cycle.every_ns)._asdict()

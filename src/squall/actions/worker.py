@@ -16,16 +16,15 @@ from squall.actions.base import Action, Look
 from squall.errors import ActionFailed
 from squall.kernel import launch, proc
 from squall.targets.limits import OWN_MARK
+from squall.workers.lifeline import HELD_BACK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["HELD_BACK", "Worker", "end_workers", "spawn", "surviving", "tell", "wait_for_end"]
+__all__ = ["Worker", "end_workers", "spawn", "surviving", "tell", "wait_for_end"]
 
 TOKEN = "SQUALL_WORKER"  # noqa: S105 - the name of a variable, not a secret
 """Every worker carries its token in this variable, so that whoever reads the journal can find it."""
-HELD_BACK = "squall-held"
-"""The name of a worker that takes no more because the machine could not spare it."""
 _READY_S = 10.0
 _END_S = 3.0
 _ROUNDS = 3

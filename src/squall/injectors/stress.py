@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from squall.actions import Worker
-from squall.actions.workers import disk, memory
-from squall.actions.workers.lifeline import Refused, sized
 from squall.faults.stress import Cpu, Disk, Memory
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site
 from squall.kernel import cgroups
 from squall.kernel.memory import machine_memory
 from squall.targets import CgroupTarget, ProcessTarget
+from squall.workers import disk, memory
+from squall.workers.lifeline import Refused, sized
 
 if TYPE_CHECKING:
     from squall.actions import Recoverability
@@ -126,7 +126,7 @@ class _Place:
         number = target.identity.pid if isinstance(target, ProcessTarget) else target.identities[0][1]
         return Worker(
             token=f"{self.site.run}/{self.site.fault}.{number}",
-            module=f"squall.actions.workers.{name}",
+            module=f"squall.workers.{name}",
             purpose=f"{purpose} {'in the cgroup of' if self.folders else 'beside'} {target.label}",
             config={**config, "cgroups": list(self.folders)},
             holds=(holds or f"{target.key}:{name}",),

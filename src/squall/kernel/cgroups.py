@@ -1,8 +1,7 @@
-"""Control groups, v1, v2 and hybrid: which there are, which a process is in, how one joins."""
+"""Control groups, v1, v2 and hybrid: which there are, which a process is in, what limits they set."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Hierarchy", "folders_of", "hierarchies", "join", "memory_limit", "of_process", "own_cgroups"]
+__all__ = ["Hierarchy", "folders_of", "hierarchies", "memory_limit", "of_process", "own_cgroups"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +78,6 @@ def own_cgroups(pid: int) -> tuple[str, ...]:
     return tuple(
         folder for names, folder in folders_of(pid).items() if folder not in roots and folder != mine.get(names)
     )
-
-
-def join(folder: str, pid: int | None = None) -> None:
-    """Move a process (this one, unless said otherwise) into a cgroup; OSError where that is not allowed."""
-    with open(os.path.join(folder, "cgroup.procs"), "w") as file:
-        file.write(str(pid or os.getpid()))
 
 
 def memory_limit(folders: Iterable[str]) -> int | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["MachineMemory", "machine_memory"]
 
 
-@dataclass(frozen=True, slots=True)
-class MachineMemory:
+class MachineMemory(NamedTuple):
     """Bytes, from /proc/meminfo (proc_meminfo(5)): `available` is the kernel's estimate of what can be had without swapping."""
 
     total: int

@@ -8,11 +8,10 @@ import os
 import select
 import signal
 import time
-from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,8 +51,7 @@ def boot_id() -> str:
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessStat:
+class ProcessStat(NamedTuple):
     """The fields of /proc/PID/stat that Squall uses (proc_pid_stat(5)); times in clock ticks."""
 
     pid: int
@@ -90,7 +88,7 @@ def read_stat(pid: int) -> ProcessStat | None:
         for thread in _numbers(PROC / str(pid) / "task"):
             other = _stat_of(f"/proc/{pid}/task/{thread}/stat")
             if other is not None and other.state not in "ZXx":
-                return replace(stat, state=other.state)
+                return stat._replace(state=other.state)
     return stat
 
 

@@ -6,12 +6,11 @@ import contextlib
 import errno
 import os
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from squall.actions.worker import HELD_BACK
-from squall.actions.workers.lifeline import Lifeline, Refused, enter, run, show, sized
 from squall.kernel.memory import machine_memory
+from squall.kernel.own import be_named
+from squall.workers.lifeline import HELD_BACK, Lifeline, Refused, enter, run, sized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,8 +29,7 @@ _MEMORY_KEPT = 0.10
 """A tmpfs is filled with memory: this share of the machine's stays available."""
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """Take `fill_bytes`, or space until `fill_share` (0..1) of the file system is used; write and sync at a rate; or both.
 
     `spare_bytes` stay free for unprivileged users, whatever is asked.
@@ -42,7 +40,7 @@ class Config:
     fill_bytes: int | None = None
     fill_share: float | None = None
     write_bytes_per_s: int | None = None
-    cgroups: list[str] = field(default_factory=list)
+    cgroups: tuple[str, ...] = ()
 
 
 def purpose(config: Config) -> str:
@@ -73,7 +71,7 @@ def main() -> int:
 
 
 def _work(line: Lifeline, data: Mapping[str, Any]) -> None:
-    show("squall-disk")
+    be_named("squall-disk")
     config = Config(**data)
     with _opened(config.path) as folder:
         taken, ring = _nameless(folder, config.path), _nameless(folder, config.path)
@@ -85,8 +83,7 @@ def _work(line: Lifeline, data: Mapping[str, Any]) -> None:
             wanted = _wanted(config, folder, _size(taken))
 
 
-@dataclass(frozen=True, slots=True)
-class _Site:
+class _Site(NamedTuple):
     """The descriptors: of the folder, of the file that takes space, of the file that is written round and round."""
 
     folder: int
@@ -102,7 +99,7 @@ def _keep(line: Lifeline, site: _Site, config: Config, wanted: int) -> Config:
     while True:
         step = min(wanted - _size(site.taken), _STEP)
         grown = step > 0 and _spare_after(config, site.folder, step) >= 0 and _grow(site.taken, step)
-        show(HELD_BACK if step > 0 and not grown else "squall-disk")
+        be_named(HELD_BACK if step > 0 and not grown else "squall-disk")
         pause = 0 if grown and step == _STEP else _TICK_S
         if config.write_bytes_per_s is not None:
             room = _spare_after(config, site.folder, 0) + _size(site.ring)

@@ -14,13 +14,15 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from squall.kernel import cgroups
+from squall.kernel import own
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Ended", "Lifeline", "Refused", "enter", "run", "show", "sized"]
+__all__ = ["HELD_BACK", "Ended", "Lifeline", "Refused", "enter", "run", "sized"]
 
+HELD_BACK = "squall-held"
+"""The name of a worker that takes no more because the machine could not spare it."""
 _LINE_MOST = 1 << 20
 _ASKS_FOR_THE_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -92,22 +94,15 @@ def run(work: Callable[[Lifeline, Mapping[str, Any]], None]) -> int:
     return 1
 
 
-def show(state: str) -> None:
-    """Name this process for `ps` and for the owner's counters: "squall-memory"; 15 characters at most."""
-    with open("/proc/self/comm", "w") as file:
-        file.write(state)
-
-
-def enter(folders: list[str], pid: int | None = None) -> None:
+def enter(folders: Sequence[str], pid: int | None = None) -> None:
     """Let the kernel's OOM killer take this process before any other, and put it (or its child) into the cgroups.
 
     Refused where that is not allowed.
     """
-    with open(f"/proc/{pid or 'self'}/oom_score_adj", "w") as file:
-        file.write("1000")
+    own.be_killed_first(pid)
     for folder in folders:
         try:
-            cgroups.join(folder, pid)
+            own.join(folder, pid)
         except OSError as error:
             hint = {
                 "EBUSY": ": it has groups below it and so holds no processes; name one of those",

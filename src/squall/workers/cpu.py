@@ -13,13 +13,13 @@ import os
 import signal
 import struct
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from squall.actions.workers.lifeline import Lifeline, Refused, enter, run, show
+from squall.kernel.own import be_named
+from squall.workers.lifeline import Lifeline, Refused, enter, run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["Config", "main"]
 
@@ -31,13 +31,12 @@ _LOOK_S = 0.25
 _REAP_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """`load`: the share of a core, 0..1, that each of the `workers` burns."""
 
     load: float
     workers: int = 1
-    cgroups: list[str] = field(default_factory=list)
+    cgroups: tuple[str, ...] = ()
 
 
 def main() -> int:
@@ -46,7 +45,7 @@ def main() -> int:
 
 
 def _work(line: Lifeline, data: Mapping[str, Any]) -> None:
-    show("squall-cpu")
+    be_named("squall-cpu")
     crew = _Crew()
     try:
         crew.become(Config(**data))
@@ -75,7 +74,7 @@ class _Crew:
         while len(self._pids) < config.workers:
             self._start_one(config.cgroups)
 
-    def _start_one(self, folders: list[str]) -> None:
+    def _start_one(self, folders: Sequence[str]) -> None:
         parent, (gate, opener) = os.getpid(), os.pipe()
         pid = os.fork()
         if pid == 0:

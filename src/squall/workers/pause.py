@@ -6,35 +6,45 @@ import contextlib
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from squall.actions.pause_cycle import STOPS, PauseCycle
-from squall.actions.workers.lifeline import Lifeline, Refused, run, show
 from squall.kernel import proc
-from squall.targets.identity import ProcessIdentity
+from squall.kernel.own import be_named
+from squall.workers.lifeline import Lifeline, Refused, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["main"]
+__all__ = ["STOPS", "Config", "main"]
+
+STOPS = "stops: "
+"""The worker's name in the kernel, followed by how often it has stopped the process."""
+
+
+class Config(NamedTuple):
+    """Stop exactly this process for `stopped_ns` in every `every_ns`."""
+
+    pid: int
+    start_ticks: int
+    name: str
+    stopped_ns: int
+    every_ns: int
 
 
 def main() -> int:
-    """Run as a worker: the configuration is the fields of `PauseCycle`."""
+    """Run as a worker."""
     return run(_work)
 
 
 def _work(line: Lifeline, data: Mapping[str, Any]) -> None:
-    cycle = _cycle(data)
-    fd = proc.open_process(cycle.process.pid, cycle.process.start_ticks)
-    if fd is None or not cycle.process.same_process():
-        raise Refused(f"{cycle.name} (pid {cycle.process.pid}) has ended")
+    cycle = Config(**data)
+    fd = proc.open_process(cycle.pid, cycle.start_ticks)
+    if fd is None:
+        raise Refused(f"{cycle.name} (pid {cycle.pid}) has ended")
     try:
         signal.pidfd_send_signal(fd, 0)
     except PermissionError as error:
-        raise Refused(
-            f"not permitted to stop {cycle.name} (pid {cycle.process.pid}): run as its user or as root"
-        ) from error
+        raise Refused(f"not permitted to stop {cycle.name} (pid {cycle.pid}): run as its user or as root") from error
     stopper = _Stopper(fd)
     try:
         line.ready()
@@ -45,11 +55,7 @@ def _work(line: Lifeline, data: Mapping[str, Any]) -> None:
         os.close(fd)
 
 
-def _cycle(data: Mapping[str, Any]) -> PauseCycle:
-    return PauseCycle(**{**data, "process": ProcessIdentity.from_json(data["process"])})
-
-
-def _keep(line: Lifeline, stopper: _Stopper, cycle: PauseCycle) -> PauseCycle:
+def _keep(line: Lifeline, stopper: _Stopper, cycle: Config) -> Config:
     """Keep this duty cycle until there is another one, which is returned.
 
     The times of all stops and goes are fixed when it begins, so that nothing adds up; one that is already over when its
@@ -68,12 +74,12 @@ def _keep(line: Lifeline, stopper: _Stopper, cycle: PauseCycle) -> PauseCycle:
         number = max(number + 1, (time.monotonic_ns() - origin) // cycle.every_ns)
 
 
-def _wait_until(line: Lifeline, when_ns: int) -> PauseCycle | None:
+def _wait_until(line: Lifeline, when_ns: int) -> Config | None:
     while True:
         left = when_ns - time.monotonic_ns()
         data = line.wait(max(0, left) / 1e9)
         if data is not None:
-            return _cycle(data)
+            return Config(**data)
         if left <= 0:
             return None
 
@@ -84,14 +90,14 @@ class _Stopper:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._stops = 0
-        show(f"{STOPS}0")
+        be_named(f"{STOPS}0")
 
     def stop(self) -> None:
         """Stop it, if it is there."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._fd, signal.SIGSTOP)
             self._stops = (self._stops + 1) % 100_000_000  # a name has 15 characters
-            show(f"{STOPS}{self._stops}")
+            be_named(f"{STOPS}{self._stops}")
 
     def go(self) -> None:
         """Let it go, if it is there."""

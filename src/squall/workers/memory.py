@@ -6,12 +6,11 @@ import contextlib
 import mmap
 import os
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from squall.actions.worker import HELD_BACK
-from squall.actions.workers.lifeline import Lifeline, Refused, enter, run, show, sized
 from squall.kernel.memory import machine_memory
+from squall.kernel.own import be_named
+from squall.workers.lifeline import HELD_BACK, Lifeline, Refused, enter, run, sized
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,14 +24,13 @@ _STEP = 4 << 20
 _TICK_S = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """Hold `amount_bytes`, reached at `rate_bytes_per_s` (None: at once); leave `spare_bytes` available on this machine."""
 
     amount_bytes: int
     spare_bytes: int
     rate_bytes_per_s: int | None = None
-    cgroups: list[str] = field(default_factory=list)
+    cgroups: tuple[str, ...] = ()
 
 
 def check(config: Config) -> None:
@@ -53,7 +51,7 @@ def main() -> int:
 def _work(line: Lifeline, data: Mapping[str, Any]) -> None:
     config = Config(**data)
     check(config)
-    show("squall-memory")
+    be_named("squall-memory")
     enter(config.cgroups)
     hoard = _Hoard()
     line.ready()
@@ -76,7 +74,7 @@ def _keep(line: Lifeline, hoard: _Hoard, config: Config) -> Config:
         elif step >= mmap.PAGESIZE:
             hoard.grow(step)
         held_back = room < _STEP and hoard.held < wanted - mmap.PAGESIZE
-        show(HELD_BACK if held_back else "squall-memory")
+        be_named(HELD_BACK if held_back else "squall-memory")
         new = line.wait(0 if step == _STEP else _TICK_S)
         if new is not None:
             return Config(**new)

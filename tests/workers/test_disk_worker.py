@@ -11,9 +11,9 @@ import pytest
 
 from squall.actions import Worker
 from squall.actions.worker import surviving
-from squall.actions.workers import disk
-from squall.actions.workers.lifeline import Refused
 from squall.errors import ActionFailed
+from squall.workers import disk
+from squall.workers.lifeline import Refused
 from tests import specimens
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def test_what_cannot_be_done_is_refused_beforehand(token: str, config: dict[str,
     with pytest.raises(Refused, match=said):
         disk.check(disk.Config(**config, spare_bytes=MIB))  # type: ignore[arg-type]  # the parametrisation's
     with pytest.raises(ActionFailed, match=said):
-        Worker(token, "squall.actions.workers.disk", "test", {**config, "spare_bytes": MIB}).do()
+        Worker(token, "squall.workers.disk", "test", {**config, "spare_bytes": MIB}).do()
     assert not surviving(token)
 
 

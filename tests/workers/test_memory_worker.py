@@ -12,10 +12,10 @@ import pytest
 
 from squall.actions import Worker
 from squall.actions.worker import surviving
-from squall.actions.workers import memory
-from squall.actions.workers.lifeline import Refused
 from squall.errors import ActionFailed
 from squall.kernel.memory import machine_memory
+from squall.workers import memory
+from squall.workers.lifeline import Refused
 from tests import specimens
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def test_what_the_machine_cannot_spare_is_refused(token: str) -> None:
     with pytest.raises(Refused, match=r"iB are available on this machine, and .* of it must stay so"):
         memory.check(memory.Config(**config))
     with pytest.raises(ActionFailed, match=r"cannot be taken: .* must stay so"):
-        Worker(token, "squall.actions.workers.memory", "test", config).do()
+        Worker(token, "squall.workers.memory", "test", config).do()
     memory.check(memory.Config(amount_bytes=MIB, spare_bytes=MIB))
 
 
