@@ -128,13 +128,22 @@ def measures_of(experiment: Experiment, *, tolerated: bool = False) -> tuple[Mea
 
 
 def ceiling_measures(experiment: Experiment) -> tuple[Measure, ...]:
-    """The abort ceiling, for each series of requests."""
-    series = dict.fromkeys(m.series for m in measures_of(experiment, tolerated=True))
+    """The abort ceiling: for each series of requests, and the error rate of every probe that looks at a state.
+
+    So every run has one (guarantee 1), also one that only looks whether a process is alive.
+    """
+    names = series_of(experiment)
+    series = dict.fromkeys(names[one.name] for one in experiment.steady_state if _sends(one))
     if experiment.load is not None:
         series.setdefault(LOAD_SERIES)
-    return tuple(
-        m for name in series for m in _of_requests(name, name, experiment.abort.error_rate, experiment.abort.p95)
-    )
+    errors, p95 = experiment.abort.error_rate, experiment.abort.p95
+    requests = [measure for name in series for measure in _of_requests(name, name, errors, p95)]
+    states = [
+        Measure(one.name, one.name, "errorRate", float(errors), state=True)
+        for one in experiment.steady_state
+        if not _sends(one) and float(errors) < 1.0
+    ]
+    return (*requests, *states)
 
 
 def _sends(expectation: Expectation) -> bool:

@@ -72,8 +72,8 @@ spec:
       p95: 300ms
       errorRate: 0.5%
   load: {{http: *order, rate: {rate}}}
-  # The demo is here to see the shop fall: its ceiling is one that a falling shop does not reach.
-  abort: {{p95: 10s, errorRate: 100%}}
+  # The demo is here to see the shop fall, so its ceiling is high: it ends the fault when for 30 s no order succeeds.
+  abort: {{p95: 1h, errorRate: 99%, for: 30s}}
   faults: [{{type: process.pause}}]
   duration: {stall}
   baseline: 10s

@@ -146,7 +146,8 @@ def _targets(given: dict[str, Any]) -> Any:
         return Targets.model_validate({**data, "follow": given["follow"]})
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"--target {given['target']}: {first['msg'].removeprefix('Value error, ')}") from None
+        where = f"--{first['loc'][0]}" if first["loc"] in {("mode",), ("value",)} else f"--target {given['target']}"
+        raise InputError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def _expectations(probes: tuple[str, ...]) -> list[Any]:
