@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from squall.events import Event, Stamp, Stamped, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from squall.engine.clock import Clock
 
 __all__ = ["EventLog", "Listener"]
 
-if TYPE_CHECKING:
-    Listener = Callable[[Stamped], None]
+Listener = Callable[[Stamped], None]
 
 
 class EventLog:

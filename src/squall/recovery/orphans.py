@@ -12,7 +12,7 @@ from squall.recovery.journal import Journal
 if TYPE_CHECKING:
     from squall.recovery.state import RunFolder, State
 
-__all__ = ["Recovered", "recover_orphans"]
+__all__ = ["Recovered", "recover_orphans", "recover_run"]
 
 
 @dataclass(slots=True)
