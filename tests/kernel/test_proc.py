@@ -129,11 +129,12 @@ def test_who_listens_on_a_port_is_found(family: int, host: str) -> None:
             server.bind((host, 0))
         except OSError:
             pytest.skip("this machine has no IPv6 loopback")
-        port = server.getsockname()[1]
-        assert proc.listening_inodes(port) == set()
+        port, inode = server.getsockname()[1], os.fstat(server.fileno()).st_ino
+        assert inode in proc.socket_inodes(os.getpid())
+        assert inode not in proc.listening_inodes(port)
         server.listen()
-        assert proc.listening_inodes(port) <= proc.socket_inodes(os.getpid())
-        assert proc.listening_inodes(port)
+        assert inode in proc.listening_inodes(port)
+        assert port in proc.listening_ports(os.getpid())
 
 
 def test_a_thread_belongs_to_its_process() -> None:

@@ -62,14 +62,14 @@ def test_it_holds_back_before_the_machine_runs_short(working: Working, token: st
     """More must stay available than there is: once it runs, it takes nothing and says that it is held back."""
     config: dict[str, object] = {"amount_bytes": 128 * MIB, "spare_bytes": 64 * MIB, "rate_bytes_per_s": 1 * MIB}
     with working("memory", **config) as (worker, life_line):
-        assert worker.counters()["held_back"] == 0
+        assert "held_back" not in worker.counters()
         short = {**config, "rate_bytes_per_s": None, "spare_bytes": machine_memory().total}
         assert worker.become(replace(worker, config=short), (life_line,))
-        specimens.wait_for(lambda: worker.counters()["held_back"] == 1, "it says that it is held back")
+        specimens.wait_for(lambda: worker.counters().get("held_back") == 1, "it says that it is held back")
         assert anonymous(token) <= OWN_MIB_MAX
         assert worker.become(replace(worker, config={**short, "spare_bytes": 64 * MIB}), (life_line,))
         specimens.wait_for(lambda: anonymous(token) >= 128, "it holds what was asked")
-        assert worker.counters()["held_back"] == 0
+        assert "held_back" not in worker.counters()
         assert worker.become(replace(worker, config=short), (life_line,))
         specimens.wait_for(lambda: anonymous(token) <= OWN_MIB_MAX, "it has given everything back")
 

@@ -176,14 +176,20 @@ class Worker(Action, kind="worker", recoverability="lease"):
         return bool(surviving(self.token))
 
     def counters(self) -> dict[str, int]:
-        """Its processes, the CPU time they burnt (ms), the memory and disk they hold (bytes), how many are held back by a spare."""
+        """Its processes, the CPU time they burnt (ms), the memory they hold (bytes).
+
+        Where it is any: the disk space they hold (bytes), and how many are held back because of a spare.
+        """
         ticks = os.sysconf("SC_CLK_TCK")
         page = os.sysconf("SC_PAGE_SIZE")
         left = surviving(self.token)
-        return {
+        counts = {
             "workers": len(left),
             "cpu_ms": sum((stat.utime + stat.stime) * 1000 // ticks for stat in left),
             "rss_bytes": sum(stat.rss_pages * page for stat in left),
+        }
+        some = {
             "disk_bytes": sum(proc.nameless_bytes(stat.pid) for stat in left),
             "held_back": sum(stat.comm == HELD_BACK for stat in left),
         }
+        return counts | {name: count for name, count in some.items() if count}
