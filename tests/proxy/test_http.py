@@ -142,7 +142,7 @@ def test_a_server_that_speaks_first_is_heard(bench: Any, sockets: Any) -> None:
 
 @pytest.mark.parametrize("stream", ["upstream", "downstream"])
 def test_a_delay_holds_matching_messages_only(route: Route, stream: str) -> None:
-    route.add("delay", stream, path="/slow/*", method="get", headers={"X-Who": "a*"}, delay=150)
+    route.add("delay", stream, path="/slow/*", method="get", headers={"X-Who": "a*"}, delay=1000)
     client = route.client()
     started = time.monotonic()
     for path, method, headers in (
@@ -152,10 +152,10 @@ def test_a_delay_holds_matching_messages_only(route: Route, stream: str) -> None
         ("/slow/1", "GET", "x-who: ba\n"),
     ):
         client.get(path, method, headers)
-    assert time.monotonic() - started < 0.14
+    assert time.monotonic() - started < 0.9
     started = time.monotonic()
     assert client.get("/slow/1?q=1", headers="x-who: ab\n")[0] == 200
-    assert 0.15 <= time.monotonic() - started < 1
+    assert 1 <= time.monotonic() - started < 5
     assert route.hits("delay")["requests"] == 1
     assert route.hits("delay")["connections"] == 1
 

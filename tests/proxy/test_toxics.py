@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import statistics
 import threading
 import time
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from squall.actions.proxy_control import ProxyRefused
+from squall.proxy.toxics import Toxic
+from squall.proxy.toxics.latency import Latency, LatencyAttributes
 
 
 def round_trip_ms(client: Any, sockets: Any, size: int = 1) -> float:
@@ -36,7 +39,7 @@ def test_latency_is_added_and_taken_away_on_a_live_connection(proxy: Any, socket
     proxy.control.add_toxic("l", "latency", stream, attributes={"latency": 40})
     times = [round_trip_ms(client, sockets) for _ in range(10)]
     assert min(times) >= 40  # never early
-    assert statistics.median(times) < 60
+    assert statistics.median(times) < 120
     proxy.control.update_toxic("l", attributes={"latency": 10, "latency_ns": 500_000})
     times = [round_trip_ms(client, sockets) for _ in range(10)]
     assert min(times) >= 10.5
@@ -51,7 +54,7 @@ def test_latencies_add_up(proxy: Any, sockets: Any) -> None:
         proxy.control.add_toxic(name, "latency", "upstream", attributes={"latency": 20})
     times = [round_trip_ms(proxy.connect(), sockets) for _ in range(5)]
     assert min(times) >= 40
-    assert statistics.median(times) < 70
+    assert statistics.median(times) < 120
 
 
 def test_what_is_held_goes_on_at_once_when_the_latency_goes(proxy: Any, sockets: Any, bench: Any) -> None:
@@ -74,20 +77,47 @@ def test_what_is_held_follows_a_shorter_latency(proxy: Any, sockets: Any, bench:
     assert sockets.receive(client, 4) == b"held"
 
 
-def test_jitter_spreads_and_correlation_makes_neighbours_alike(bench: Any, sockets: Any) -> None:
-    def steps(correlation: float) -> tuple[float, float]:
-        proxy = bench.proxy(bench.upstream(bench.echo))
-        proxy.control.add_toxic(
-            "l", "latency", "upstream", attributes={"latency": 6, "jitter": 6, "correlation": correlation}
-        )
-        client = proxy.connect()
-        times = [round_trip_ms(client, sockets) for _ in range(120)]
-        return max(times) - min(times), statistics.fmean(abs(a - b) for a, b in itertools.pairwise(times))
+class StillHost:
+    """A direction on which nothing is ever due."""
 
-    spread, free = steps(0.0)
-    assert spread > 8
-    _, bound = steps(0.95)
-    assert bound < free / 2
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self.loop = self
+
+    def call_at(self, due_ns: int, call: Any, *, precise: bool = False) -> None:
+        """Forget it."""
+
+    def random(self, name: str) -> random.Random:
+        return random.Random(f"{self._seed}/{name}")
+
+
+def draws_ms(seed: int, **attributes: Any) -> list[float]:
+    """The delays of pieces that arrive a second apart."""
+    wanted = LatencyAttributes(latency=10, jitter=8, **attributes)
+    stage = Latency(StillHost(seed), Toxic("l", "latency", "upstream", 1.0, wanted), wanted)  # type: ignore[arg-type]
+    begin_ns = time.monotonic_ns() + 10**9
+    for number in range(1000):
+        stage.feed(b"x", begin_ns + number * 10**9)
+    return [(due_ns - stamp_ns) / 1e6 for due_ns, stamp_ns, _ in stage._queue]
+
+
+def step_ms(draws: list[float]) -> float:
+    return statistics.fmean(abs(a - b) for a, b in itertools.pairwise(draws))
+
+
+def test_jitter_is_even_around_the_latency_and_replayed_from_the_seed() -> None:
+    draws = draws_ms(1)
+    assert draws == draws_ms(1)
+    assert draws != draws_ms(2)
+    assert 2 <= min(draws) < 2.2
+    assert 17.8 < max(draws) <= 18
+    assert statistics.fmean(draws) == pytest.approx(10, abs=0.5)
+
+
+def test_correlation_makes_neighbours_alike() -> None:
+    assert step_ms(draws_ms(1)) > 4
+    assert step_ms(draws_ms(1, correlation=0.95)) < 0.5
+    assert len(set(draws_ms(1, correlation=1.0))) == 1
 
 
 # Bandwidth, slicer
@@ -101,7 +131,7 @@ def test_bandwidth_is_the_average(proxy: Any, sockets: Any, attributes: dict[str
     proxy.control.add_toxic("b", "bandwidth", "upstream", attributes=attributes)
     size = bytes_per_s // 2
     took_ms = round_trip_ms(proxy.connect(), sockets, size)
-    assert 490 <= took_ms < 700
+    assert 490 <= took_ms < 2000
 
 
 def test_a_bandwidth_of_zero_lets_nothing_pass_until_it_grows(proxy: Any, sockets: Any, bench: Any) -> None:
@@ -140,16 +170,16 @@ def test_slices_arrive_one_by_one(bench: Any) -> None:
 def test_a_slow_close_delays_the_end_only(bench: Any, sockets: Any) -> None:
     upstream = bench.upstream()
     proxy = bench.proxy(upstream)
-    proxy.control.add_toxic("c", "slow_close", "downstream", attributes={"delay": 200})
+    proxy.control.add_toxic("c", "slow_close", "downstream", attributes={"delay": 800})
     client = proxy.connect()
     server = upstream.accept()
     started = time.monotonic()
     server.sendall(b"bye")
     server.close()
     assert sockets.receive(client, 3) == b"bye"
-    assert time.monotonic() - started < 0.15
+    assert time.monotonic() - started < 0.7
     assert sockets.how_it_ends(client) == "end"
-    assert time.monotonic() - started >= 0.2
+    assert time.monotonic() - started >= 0.8
     assert proxy.hits("c")["closed"] == 1
 
 
@@ -164,15 +194,16 @@ def test_an_end_that_waits_comes_when_slow_close_goes(bench: Any, sockets: Any) 
     assert sockets.how_it_ends(client) == "end"
 
 
+@pytest.mark.slow
 def test_a_timeout_closes_after_silence_and_each_piece_starts_it_anew(proxy: Any, sockets: Any) -> None:
-    proxy.control.add_toxic("t", "timeout", "upstream", attributes={"timeout": 300})
+    proxy.control.add_toxic("t", "timeout", "upstream", attributes={"timeout": 1000})
     client = proxy.connect()
     started = time.monotonic()
     for _ in range(4):
         client.sendall(b"x")
-        threading.Event().wait(0.15)
+        threading.Event().wait(0.3)
     assert sockets.how_it_ends(client) == "end"
-    assert 0.7 <= time.monotonic() - started < 3
+    assert 1.9 <= time.monotonic() - started < 6
     assert proxy.hits("t")["bytes"] == 4
     assert proxy.hits("t")["closed"] == 1
 
@@ -233,8 +264,11 @@ def test_limit_data_passes_so_many_bytes_and_closes(bench: Any, sockets: Any, li
 # Which connections
 
 
-def hit_connections(proxy: Any, sockets: Any, count: int = 60) -> list[bool]:
-    return [round_trip_ms(proxy.connect(), sockets) >= 30 for _ in range(count)]
+def is_hit(proxy: Any, client: Any, sockets: Any) -> bool:
+    """Whether the toxic `l` counts a round trip on this connection."""
+    before = proxy.hits("l")["chunks"]
+    round_trip_ms(client, sockets)
+    return bool(proxy.hits("l")["chunks"] > before)
 
 
 def test_the_share_of_connections_is_drawn_from_the_seed(bench: Any, sockets: Any) -> None:
@@ -242,8 +276,8 @@ def test_the_share_of_connections_is_drawn_from_the_seed(bench: Any, sockets: An
 
     def drawn(seed: int) -> list[bool]:
         proxy = bench.proxy(upstream, seed=seed)
-        proxy.control.add_toxic("l", "latency", "downstream", 0.4, {"latency": 30})
-        return hit_connections(proxy, sockets)
+        proxy.control.add_toxic("l", "latency", "downstream", 0.4, {"latency": 1})
+        return [is_hit(proxy, proxy.connect(), sockets) for _ in range(60)]
 
     first = drawn(1)
     assert first == drawn(1)
@@ -254,14 +288,14 @@ def test_the_share_of_connections_is_drawn_from_the_seed(bench: Any, sockets: An
 def test_a_connection_keeps_its_draw_when_other_things_change(bench: Any, sockets: Any) -> None:
     """A larger share only adds connections; changed attributes and other toxics change none."""
     proxy = bench.proxy(bench.upstream(bench.echo))
-    proxy.control.add_toxic("l", "latency", "downstream", 0.3, {"latency": 30})
+    proxy.control.add_toxic("l", "latency", "downstream", 0.3, {"latency": 1})
     clients = [proxy.connect() for _ in range(40)]
 
     def hit() -> list[bool]:
-        return [round_trip_ms(client, sockets) >= 25 for client in clients]
+        return [is_hit(proxy, client, sockets) for client in clients]
 
     first = hit()
-    proxy.control.update_toxic("l", attributes={"latency": 31})
+    proxy.control.update_toxic("l", attributes={"latency": 2})
     proxy.control.add_toxic("s", "slicer", "downstream", attributes={"average_size": 100})
     assert hit() == first
     proxy.control.update_toxic("l", toxicity=0.7)

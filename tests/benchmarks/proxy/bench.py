@@ -224,11 +224,14 @@ LESS_CPU = {"cpu_s_per_gb": ("<=", 0.2)}
 
 ROWS = [
     Row("idle", "2,000 idle connections", idle,
-        {"connections": "open", "mb": "MB", "kb_each": "kB each", "cpu_percent": "CPU %"}, ("toxiproxy", "squall"), goals={"mb": ("<=", 0.25)}),
-    Row("up", "Throughput, no toxic, one connection, client to service", streaming(1, "up"), GB, goals={"gb_per_s": (">=", 3), **LESS_CPU}),
+        {"connections": "open", "mb": "MB", "kb_each": "kB each", "cpu_percent": "CPU %"}, ("toxiproxy", "squall"),
+        goals={"mb": ("<=", 0.25)}),
+    Row("up", "Throughput, no toxic, one connection, client to service", streaming(1, "up"), GB,
+        goals={"gb_per_s": (">=", 3), **LESS_CPU}),
     Row("down", "Throughput, no toxic, one connection, service to client", streaming(1, "down"), GB, goals=LESS_CPU),
     Row("eight", "Throughput, no toxic, eight connections", streaming(8, "up"), GB, goals={"gb_per_s": (">=", 2.5), **LESS_CPU}),
-    Row("ping", "Round trip of 1 kB", round_trips, RTT, (*ACCURATE[:3], "squall busy"), goals={"p50_us": ("<=", 0.8), "cpu_us": ("<=", 0.6)}),
+    Row("ping", "Round trip of 1 kB", round_trips, RTT, (*ACCURATE[:3], "squall busy"),
+        goals={"p50_us": ("<=", 0.8), "cpu_us": ("<=", 0.6)}),
     Row("through10", "Throughput through latency 10 ms", streaming(1, "up"), GB, delay_ms=10,
         goals={"gb_per_s": (">=", 1.7), "cpu_s_per_gb": ("<=", 0.35)}),
     Row("through50", "Throughput through latency 50 ms", streaming(1, "up"), GB, delay_ms=50,
