@@ -52,6 +52,13 @@ def test_what_was_never_sent_took_as_long_as_the_longest() -> None:
     assert found.buckets[-1].p50_ns == 4 * SECOND
 
 
+def test_a_bucket_begins_where_the_fault_does() -> None:
+    rows: list[tuple[float, float, Outcome]] = [(at / 10, 0.1, "ok") for at in range(300)]
+    found = request_series(series_of(rows), 0, [Window(10.25, 20)])
+    assert 10.25 in [bucket.at_s for bucket in found.buckets]
+    assert sum(bucket.requests for bucket in found.buckets if bucket.at_s < 10.25) == found.phases[0].requests
+
+
 def test_seconds_without_requests_have_no_latency() -> None:
     found = request_series(series_of([(0.5, 0.1, "ok"), (29.5, 0.1, "ok")]), 0, [])
     assert found.buckets[10].requests == 0

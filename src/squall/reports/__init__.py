@@ -12,7 +12,7 @@ from squall.reports.markdown import to_markdown
 from squall.reports.record import RunRecord
 from squall.reports.summary import print_summary, to_text
 from squall.reports.two_runs import TwoRuns, compare_runs
-from squall.reports.writing import FORMATS, Format, render, write_reports
+from squall.reports.writing import FORMATS, Format, render, write_record, write_reports
 
 __all__ = [
     "FORMATS",
@@ -28,5 +28,6 @@ __all__ = [
     "to_junit",
     "to_markdown",
     "to_text",
+    "write_record",
     "write_reports",
 ]

@@ -45,7 +45,7 @@ def _all(record: RunRecord) -> Iterator[Remark]:
             yield Remark(
                 "bad", f"{fault.type} hit nothing: the traffic took another way, or its filters did not match."
             )
-    if record.load_behind:
+    if record.load_behind and record.load_behind not in record.judgement.reason:
         yield Remark("plain", f"The load could not be sent as intended: {record.load_behind}")
     for note in record.notes:
         yield Remark("plain", note)

@@ -61,18 +61,22 @@ def _span(series: Series, start_ns: int) -> tuple[float, float]:
 
 
 def request_series(series: Series, start_ns: int, windows: Sequence[Window]) -> RequestSeries:
-    """The requests of one series in buckets; times count from `start_ns` (CLOCK_MONOTONIC)."""
-    first_s, last_s = _span(series, start_ns)
-    width_s = _width(last_s - first_s, BUCKETS_MAX)
-    first = math.floor(first_s / width_s)
-    size = math.floor(last_s / width_s) - first + 1
+    """The requests of one series in buckets; times count from `start_ns` (CLOCK_MONOTONIC).
+
+    A bucket begins where the first fault does, so that none mixes the time before with the fault.
+    """
+    earliest_ns, latest_ns = min(series.time_ns), max(series.time_ns)
+    width_s = _width((latest_ns - earliest_ns) / 1e9, BUCKETS_MAX)
+    width_ns = round(width_s * 1e9)
+    origin_ns = start_ns + round(min((window.start_s for window in windows), default=0.0) * 1e9) % width_ns
+    first = (earliest_ns - origin_ns) // width_ns
+    size = (latest_ns - origin_ns) // width_ns - first + 1
     counts, errors = [0] * size, [0] * size
     latencies = [array("q") for _ in range(size)]
     outcomes = [0] * len(OUTCOMES)
-    width_ns, offset = width_s * 1e9, first
     longest = max(series.latency_ns)
     for time_ns, latency_ns, outcome in zip(series.time_ns, series.latency_ns, series.outcome, strict=True):
-        index = int((time_ns - start_ns) // width_ns) - offset
+        index = (time_ns - origin_ns) // width_ns - first
         counts[index] += 1
         outcomes[outcome] += 1
         if outcome != _OK:
@@ -82,7 +86,7 @@ def request_series(series: Series, start_ns: int, windows: Sequence[Window]) -> 
     ordered = [array("q", sorted(column)) for column in latencies]
     buckets = tuple(
         Bucket(
-            (first + i) * width_s,
+            (origin_ns - start_ns + (first + i) * width_ns) / 1e9,
             counts[i],
             errors[i],
             *(nearest_rank(ordered[i], share) for share in (0.5, 0.95, 0.99)),

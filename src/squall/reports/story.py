@@ -176,7 +176,7 @@ class Story:
                 self._tell(at_s, "bad", f"interrupted by {event.signal}", "recovery follows")
             case ev.LoadBehind():
                 late = f"p99 late by {duration(event.late_p99_ns)}, {event.unsent} not sent"
-                self.load_behind = f"{event.reason} ({late})" if event.reason else late
+                self.load_behind = str(event.reason) or late
                 self._tell(at_s, "bad", "the load fell behind", self.load_behind)
             case ev.Problem():
                 self._tell(at_s, "bad", f"problem: {event.where}", event.message)

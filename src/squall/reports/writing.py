@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from squall.reports.record import RunRecord
 
-__all__ = ["FORMATS", "Format", "render", "write_reports"]
+__all__ = ["FORMATS", "Format", "render", "write_record", "write_reports"]
 
 Format = Literal["html", "markdown", "junit", "json"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -34,9 +34,8 @@ _RENDERERS: dict[str, tuple[str, Callable[[RunRecord], str]]] = {
 
 def render(record: RunRecord, format: Format) -> str:  # noqa: A002 - the word that the command line uses
     """The report in one format; InputError for a format that there is not."""
-    if format not in _RENDERERS:
-        raise InputError(f"there is no report format {format!r}; there are {', '.join(FORMATS)}")
-    return _RENDERERS[format][1](record)
+    (known,) = _known([format])
+    return _RENDERERS[known][1](record)
 
 
 def write_reports(folder: Path, formats: Iterable[Format] = FORMATS, *, into: Path | None = None) -> dict[Format, Path]:
@@ -45,13 +44,24 @@ def write_reports(folder: Path, formats: Iterable[Format] = FORMATS, *, into: Pa
     Returns where each is. A reader sees the old report or the new one, never half of one. InputError where the folder
     is no run's or a format is unknown; OSError where it cannot be written.
     """
+    wanted = _known(formats)
+    return write_record(load_run(Path(folder)), wanted, into=into)
+
+
+def write_record(
+    record: RunRecord, formats: Iterable[Format] = FORMATS, *, into: Path | None = None
+) -> dict[Format, Path]:
+    """The same for a run that was read already."""
+    target = Path(into) if into is not None else record.folder
+    return {name: _write(target / _RENDERERS[name][0], _RENDERERS[name][1](record)) for name in _known(formats)}
+
+
+def _known(formats: Iterable[Format]) -> list[Format]:
     wanted = list(dict.fromkeys(formats))
-    unknown = [name for name in wanted if name not in _RENDERERS]
-    if unknown:
-        raise InputError(f"there is no report format {unknown[0]!r}; there are {', '.join(FORMATS)}")
-    record = load_run(Path(folder))
-    target = Path(into) if into is not None else Path(folder)
-    return {name: _write(target / _RENDERERS[name][0], _RENDERERS[name][1](record)) for name in wanted}
+    for name in wanted:
+        if name not in _RENDERERS:
+            raise InputError(f"there is no report format {name!r}; there are {', '.join(FORMATS)}")
+    return wanted
 
 
 def _write(path: Path, text: str) -> Path:

@@ -37,7 +37,7 @@
       const [at, requests, errors, p50, p95, p99] = row;
       const pairs = [["p99", latency(p99)], ["p95", latency(p95)], ["p50", latency(p50)], ["errors", share(errors, requests)], ["requests", String(requests)]];
       const title = document.createElement("b");
-      title.textContent = `at ${moment(at - data.zero)}`;
+      title.textContent = `at ${moment(Math.max(at, data.start) - data.zero)}`;
       const list = document.createElement("dl");
       for (const [name, value] of pairs) {
         const term = document.createElement("dt");

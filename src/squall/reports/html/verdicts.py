@@ -84,6 +84,10 @@ def _number(finding: Finding, phase: str) -> Html:
     numbers = finding.numbers.get(phase)
     if not numbers or numbers.get("value") is None:
         return el("td", MISSING, class_="number", data_label=phase.capitalize())
+    if numbers.get("n") == 1:
+        return el(
+            "td", el("b", measure(numbers["value"], finding.unit)), class_="number", data_label=phase.capitalize()
+        )
     low, high = numbers.get("low"), numbers.get("high")
     interval = (
         f"{measure(low, finding.unit)} to {measure(high, finding.unit)}" if low is not None and high is not None else ""
