@@ -63,7 +63,7 @@ def run(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_worked_example_passes_its_own_test(tree: Path) -> None:
-    done = run(tree, "-m", "pytest", "-q", "tests/injectors")
+    done = run(tree, "-m", "pytest", "-q", "tests/actions")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
 
