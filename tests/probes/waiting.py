@@ -36,9 +36,9 @@ def running(pid: int) -> bool:
 
 def anybody_runs(word: str) -> bool:
     """Whether any process has this word in its command line."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for folder in Path("/proc").iterdir():
         try:
-            if word.encode() in path.read_bytes():
+            if folder.name.isdecimal() and word.encode() in (folder / "cmdline").read_bytes():
                 return True
         except OSError:
             continue
