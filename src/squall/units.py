@@ -126,6 +126,12 @@ class Duration(_Quantity, int):
         return cls(round(seconds * 1e9))
 
     @property
+    def rounded(self) -> Self:
+        """To three significant digits, for people: 12.1s, not 12.149224685s."""
+        step = 10 ** max(0, len(str(abs(int(self)))) - 3)
+        return type(self)(round(int(self) / step) * step)
+
+    @property
     def seconds(self) -> float:
         """This duration in seconds."""
         return self / 1e9

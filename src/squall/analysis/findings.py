@@ -86,7 +86,7 @@ class Evidence:
         elif self._heal.state == "late" and self._heal.healed_ns is not None:
             outcome = "broken"
         elif watched < within:
-            outcome, reason = "unclear", f"{reason}; watched for {Duration(max(0, watched))} only"
+            outcome, reason = "unclear", f"{reason}; watched for {Duration(max(0, watched)).rounded} only"
         elif outcome == "unclear":
             reason += ", but too few samples to be sure"
         numbers = {}
@@ -149,7 +149,7 @@ class Evidence:
         exceeded = Duration(sum(lengths[p] for p in over))
         said = _said(measure, rest)
         if exceeded:
-            said = f"exceeded for {exceeded} in all, {Duration(self._budget_ns())} is excused; outside of that {said}"
+            said = f"exceeded for {exceeded.rounded} in all, {Duration(self._budget_ns())} is excused; outside of that {said}"
         return outcome, said + _what_is_missing(measure, rest, outcome)
 
     # -- numbers -------------------------------------------------------------------------------------------------------

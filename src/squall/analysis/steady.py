@@ -181,7 +181,7 @@ class HealWatch:
             )
         healed_ns = max((since[0] for since in found if since), default=0)
         lasting = all(since[1] for since in found if since)
-        said = f"steady again after {Duration(healed_ns)}" + ("" if lasting else ", but not to the end")
+        said = f"steady again after {Duration(healed_ns).rounded}" + ("" if lasting else ", but not to the end")
         if healed_ns > self._within_ns:
             return Heal("late", healed_ns, lasting, over, said)
         told = lasting and all(healing.can_tell(healed_ns, now_ns) for healing in self._healing)

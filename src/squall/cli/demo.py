@@ -215,9 +215,9 @@ def _phases(outcome: Outcome) -> tuple[dict[str, _Share], float | None]:
     healed = ended + (healed_ns or 0)
     series: Series = read_samples(outcome.run.samples)["load"]
     for time_ns, latency_ns, result in zip(series.time_ns, series.latency_ns, series.outcome, strict=True):
-        phase = (
+        phase = (  # what was under way when the fault began is the fault's
             "before"
-            if time_ns < began
+            if time_ns + latency_ns < began
             else "inventory stands still"
             if time_ns < ended
             else "healing"
