@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import signal
 from dataclasses import replace
@@ -122,3 +123,29 @@ def test_a_successor_and_a_gone_process_are_left_alone(opener: specimens.Specime
     assert action.verify().detail == "the process has ended"
     with pytest.raises(TargetError, match="has ended"):
         FileLimit(action.process, "opener", 0).prepare()
+
+
+def test_children_started_meanwhile_get_the_old_limit_back_too() -> None:
+    starts_a_child = """
+import signal, subprocess, sys
+def start(*_):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False)
+    print(child.pid, flush=True)
+signal.signal(signal.SIGUSR1, start)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+    with specimens.python(starts_a_child) as specimen:
+        before = resource.prlimit(specimen.pid, NOFILE)
+        action = FileLimit(specimen.identity, "specimen", 20).prepare()
+        action.do()
+        specimen.popen.send_signal(signal.SIGUSR1)
+        assert specimen.popen.stdout is not None
+        child = int(specimen.popen.stdout.readline())
+        try:
+            assert resource.prlimit(child, NOFILE)[0] == action.soft, "it inherited the low one"
+            action.undo()
+            assert resource.prlimit(child, NOFILE) == resource.prlimit(specimen.pid, NOFILE) == before
+        finally:
+            os.kill(child, signal.SIGKILL)

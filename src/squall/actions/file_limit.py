@@ -25,7 +25,7 @@ class FileLimit(Action, kind="file-limit", recoverability="guarded"):
 
     A new descriptor gets the lowest free number, and the limit is one above the highest number allowed: the limit is
     set where `leave` free numbers lie below it. What is open above it stays open. Undone by compare-and-swap: only a
-    limit that is still ours is put back.
+    limit that is still ours is put back, in the process and in the children it started meanwhile, which inherit it.
     """
 
     process: ProcessIdentity
@@ -35,6 +35,8 @@ class FileLimit(Action, kind="file-limit", recoverability="guarded"):
     """The new limit; prepared."""
     before: int = -1
     """The old soft limit; prepared."""
+    since_ticks: int = -1
+    """When that was read, in clock ticks since boot: children started from then on may have inherited the new one."""
 
     def prepare(self) -> FileLimit:  # noqa: D102 - as the base says
         if not self.process.same_program():
@@ -53,36 +55,28 @@ class FileLimit(Action, kind="file-limit", recoverability="guarded"):
             raise TargetError(
                 f"{self.name} may open {before - len(taken)} more files anyway: leaving {self.leave} would change nothing"
             )
-        return replace(self, soft=min(soft, hard), before=before)
+        return replace(self, soft=min(soft, hard), before=before, since_ticks=proc.ticks_now())
 
     def do(self) -> tuple[int, ...]:  # noqa: D102
-        if not self._swap(self.before, self.soft):
+        if not _swap(self.process.pid, self.process.start_ticks, self.before, self.soft):
             raise TargetError(
                 f"the file limit of {self.name} (pid {self.process.pid}) has changed since it was read, or it has ended"
             )
         return ()
 
     def undo(self) -> None:  # noqa: D102
-        if self.soft >= 0:
-            self._swap(self.soft, self.before)
+        if self.soft < 0 or not self.process.same_process():
+            return
+        _swap(self.process.pid, self.process.start_ticks, self.soft, self.before)  # first: later children inherit this
+        for pid, start_ticks in self._children():
+            _swap(pid, start_ticks, self.soft, self.before)
 
-    def _swap(self, expected: int, new: int) -> bool:
-        """Set the limit if it is the expected one and the process still itself; whether it was set."""
-        fd = proc.open_process(
-            self.process.pid, self.process.start_ticks
-        )  # while it is open the pid cannot be reused unseen
-        if fd is None:
-            return False
-        try:
-            soft, hard = resource.prlimit(self.process.pid, _NOFILE)
-            if soft != expected or not self.process.same_process():
-                return False
-            resource.prlimit(self.process.pid, _NOFILE, (min(new, hard), hard))
-        except ProcessLookupError:
-            return False
-        finally:
-            os.close(fd)
-        return True
+    def _children(self) -> list[tuple[int, int]]:
+        """Pid and start time of the processes below it that began while the limit may have been low."""
+        stats = [proc.read_stat(pid) for pid in proc.descendants(self.process.pid)]
+        return [
+            (stat.pid, stat.start_ticks) for stat in stats if stat is not None and stat.start_ticks >= self.since_ticks
+        ]
 
     def verify(self) -> Look:  # noqa: D102
         if not self.process.same_process():
@@ -101,6 +95,24 @@ class FileLimit(Action, kind="file-limit", recoverability="guarded"):
 
     def describe_undo(self) -> str:  # noqa: D102
         return f"prlimit --pid {self.process.pid} --nofile={self.before}:"
+
+
+def _swap(pid: int, start_ticks: int, expected: int, new: int) -> bool:
+    """Set the limit if it is the expected one and the process still itself; whether it was set."""
+    fd = proc.open_process(pid, start_ticks)  # while it is open, a successor with this pid would be seen
+    if fd is None:
+        return False
+    try:
+        soft, hard = resource.prlimit(pid, _NOFILE)
+        stat = proc.read_stat(pid)
+        if soft != expected or stat is None or stat.start_ticks != start_ticks:
+            return False
+        resource.prlimit(pid, _NOFILE, (min(new, hard), hard))
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def _limit_that_leaves(taken: list[int], leave: int) -> int:

@@ -35,5 +35,5 @@ class FileLimitInjector:
             self.mechanism,
             (FileLimit(target.identity, target.command, fault.leave),),
             accuracy=f"exactly {fault.leave} more can be opened, counted from what is open when it begins",
-            not_covered=("children that the process starts meanwhile inherit the low limit and keep it",),
+            not_covered=("children that outlive the process keep the low limit that they inherited",),
         )

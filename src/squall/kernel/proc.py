@@ -36,6 +36,7 @@ __all__ = [
     "read_stat",
     "send_signal",
     "socket_inodes",
+    "ticks_now",
     "wait_gone",
 ]
 
@@ -49,6 +50,11 @@ _TCP_LISTEN = "0A"
 def boot_id() -> str:
     """This boot's id: a pid of another boot is another process."""
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def ticks_now() -> int:
+    """Now in clock ticks since boot, the unit of `start_ticks`; a process started later has at least this."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 
 class ProcessStat(NamedTuple):
