@@ -140,6 +140,32 @@ def test_a_control_socket_may_have_any_path(bench: Any, tmp_path: Path) -> None:
     process.stdout.close()
 
 
+def test_a_control_socket_that_a_killed_proxy_left_is_taken_over(bench: Any, tmp_path: Path) -> None:
+    path = str(tmp_path / "c.sock")
+    config = {"control": path, "listen": "127.0.0.1:0", "upstream": "127.0.0.1:1"}
+    first, _ = bench.start(config)
+    second, said = bench.start(config)
+    assert second.wait(5) == 1
+    assert path in json.loads(said)["error"]
+    first.kill()
+    first.wait()
+    third, said = bench.start(config)
+    assert said == "ready\n"
+    assert ProxyControl(path).ping() == third.pid
+    for process in (first, second, third):
+        process.stdin.close()
+        process.stdout.close()
+        process.wait(5)
+
+
+def test_an_owner_must_hold_a_pipe() -> None:
+    """With a file as standard input nobody could tell that the owner has died."""
+    command = [sys.executable, "-m", "squall.proxy.owned", '{"listen": "127.0.0.1:0", "upstream": "127.0.0.1:1"}']
+    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=20)
+    assert run.returncode == 1
+    assert "a pipe that the owner holds" in json.loads(run.stdout)["error"]
+
+
 def test_garbage_on_the_control_socket_is_answered(bench: Any) -> None:
     proxy = bench.proxy(bench.upstream(bench.echo))
     with socket.socket(socket.AF_UNIX) as client:

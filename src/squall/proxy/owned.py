@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bind_unix", "main"]
 
+_ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _DRAIN_LOOK_S: Final = 0.1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PR_SET_TIMERSLACK: Final = 29
@@ -57,6 +58,8 @@ class Server:
         self._control = Control(self._plane, Operations(self._plane, self._plane.loop.stop))
         self._draining_left_s: float | None = None
         self._path: str | None = None
+        self._watch_owner()
+        _prepare(self._options)
         for spec in _routes(config):
             self._plane.create(spec)
         self._open_control(config.get("control"))
@@ -73,11 +76,12 @@ class Server:
     def run(self) -> None:
         """Serve until told to stop, or until the owner is gone and the connections with it."""
         loop = self._plane.loop
-        self._watch_owner()
         with self._signals():
             sys.stdout.write("ready\n")
             sys.stdout.flush()
-            _prepare(self._options)
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(*_GC_THRESHOLDS)
             loop.run()
         self._plane.close()
         loop.close()
@@ -101,7 +105,10 @@ class Server:
                 self._drain()
 
         self._plane.loop.handle(fd, gone)
-        self._plane.loop.want(fd, READ | HANGUP | ERROR)
+        try:
+            self._plane.loop.want(fd, READ | HANGUP | ERROR)
+        except PermissionError as error:
+            raise Invalid("standard input must be a pipe that the owner holds, not a file") from error
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -110,12 +117,12 @@ class Server:
         for end in (hear, ring):
             end.setblocking(False)
         signal.set_wakeup_fd(ring.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _ENDING:
             signal.signal(number, lambda _number, _frame: None)
 
         def heard(_events: int) -> None:
-            hear.recv(64)
-            self._drain()
+            if not _ENDING.isdisjoint(hear.recv(64)):
+                self._drain()
 
         self._plane.loop.handle(hear.fileno(), heard)
         self._plane.loop.want(hear.fileno(), READ)
@@ -154,7 +161,10 @@ def bind_unix(path: str) -> socket.socket:
     try:
         fd = os.open(folder or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            listener.bind(f"/proc/self/fd/{fd}/{name}")
+            short = f"/proc/self/fd/{fd}/{name}"
+            if _is_abandoned(short):
+                os.unlink(name, dir_fd=fd)
+            listener.bind(short)
             os.chmod(name, 0o600, dir_fd=fd)
         finally:
             os.close(fd)
@@ -163,6 +173,18 @@ def bind_unix(path: str) -> socket.socket:
         listener.close()
         raise Invalid(f"control: cannot bind {path}: {error.strerror or error}") from error
     return listener
+
+
+def _is_abandoned(path: str) -> bool:
+    """Whether there is a socket at this path that nobody listens on any more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def _object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -207,10 +229,10 @@ def _prepare(options: Options) -> None:
         signal.signal(
             signal.SIGXCPU, lambda _number, _frame: os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         )
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_REALTIME_PRIORITY))
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_REALTIME_PRIORITY))
+        except PermissionError as error:
+            raise Invalid("option realtime: this user may not use SCHED_FIFO (it needs CAP_SYS_NICE)") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
