@@ -149,13 +149,15 @@ def elsewhere(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def own_cgroup(controller: str = "") -> Iterator[Path]:
-    """A new cgroup of one hierarchy ("" is v2); needs root. Its processes are ended when the test leaves."""
+    """A new cgroup with this controller, in v1's hierarchy of it or in v2's ("": v2's, with or without controllers).
+
+    Needs root. Its processes are ended when the test leaves.
+    """
     if os.geteuid() != 0:
         pytest.skip("needs root to make a cgroup: run the tests with sudo to see this")
-    wanted = (controller,) if controller else ()
-    mount = next((tree.mount for tree in cgroups.hierarchies() if tree.controllers == wanted), None)
+    mount = _mount_with(controller)
     if mount is None:
-        pytest.skip(f"this machine has no cgroup hierarchy {controller or 'v2'}")
+        pytest.skip(f"this machine has no cgroup hierarchy with {controller or 'v2'}")
     folder = Path(mount) / f"squall-test-{os.getpid()}-{os.urandom(3).hex()}"
     try:
         folder.mkdir()
@@ -169,6 +171,38 @@ def own_cgroup(controller: str = "") -> Iterator[Path]:
                 os.kill(int(pid), signal.SIGKILL)
         wait_for(lambda: not (folder / "cgroup.procs").read_text().split(), "the cgroup is empty")
         folder.rmdir()
+
+
+def _mount_with(controller: str) -> str | None:
+    for tree in cgroups.hierarchies():
+        if tree.v2 and (
+            not controller or controller in (Path(tree.mount) / "cgroup.subtree_control").read_text().split()
+        ):
+            return tree.mount
+        if controller and controller in tree.controllers:
+            return tree.mount
+    return None
+
+
+def limit_memory(folder: Path, limit: int) -> None:
+    """Give a cgroup a memory limit, in bytes."""
+    v1 = folder / "memory.limit_in_bytes"
+    (v1 if v1.exists() else folder / "memory.max").write_text(str(limit))
+
+
+def charged_memory(folder: Path) -> int:
+    """How much memory a cgroup uses, in bytes."""
+    v1 = folder / "memory.usage_in_bytes"
+    return int((v1 if v1.exists() else folder / "memory.current").read_text())
+
+
+def limit_cpu(folder: Path, share: float) -> None:
+    """Give a cgroup a quota: this share of one core in every 100 ms."""
+    if (folder / "cpu.max").exists():
+        (folder / "cpu.max").write_text(f"{share * 100_000:.0f} 100000")
+    else:
+        (folder / "cpu.cfs_period_us").write_text("100000")
+        (folder / "cpu.cfs_quota_us").write_text(f"{share * 100_000:.0f}")
 
 
 @contextmanager

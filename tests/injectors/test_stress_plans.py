@@ -95,7 +95,7 @@ def test_memory_in_bytes_and_at_a_rate(target: ProcessTarget, site: Site) -> Non
 def test_a_percentage_is_of_the_limit_that_binds_the_target(target: ProcessTarget, site: Site) -> None:
     machine = planned(plan("stress.memory", target, site, percent="1%"))
     with specimens.own_cgroup("memory") as folder:
-        (folder / "memory.limit_in_bytes").write_text(str(200 << 20))
+        specimens.limit_memory(folder, 200 << 20)
         (folder / "cgroup.procs").write_text(str(target.identity.pid))
         limited = planned(plan("stress.memory", target, site, percent="50%"))
         assert limited.config["amount_bytes"] == 100 << 20

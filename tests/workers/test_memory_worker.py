@@ -89,16 +89,14 @@ def test_it_is_charged_to_the_targets_cgroup(working: Working, token: str) -> No
         specimens.own_cgroup("memory") as folder,
         working("memory", amount_bytes=32 * MIB, spare_bytes=64 * MIB, cgroups=[str(folder)]),
     ):
-        specimens.wait_for(
-            lambda: int((folder / "memory.usage_in_bytes").read_text()) >= 32 * MIB, "32 MiB are charged"
-        )
+        specimens.wait_for(lambda: specimens.charged_memory(folder) >= 32 * MIB, "32 MiB are charged")
         assert (folder / "cgroup.procs").read_text().split() == [str(surviving(token)[0].pid)]
 
 
 @pytest.mark.slow
 def test_at_the_cgroups_limit_the_kernel_ends_it_and_not_the_target(working: Working) -> None:
     with specimens.own_cgroup("memory") as folder, specimens.sleeper() as target:
-        (folder / "memory.limit_in_bytes").write_text(str(64 * MIB))
+        specimens.limit_memory(folder, 64 * MIB)
         (folder / "cgroup.procs").write_text(str(target.pid))
         with working("memory", amount_bytes=256 * MIB, spare_bytes=64 * MIB, cgroups=[str(folder)]) as (worker, _):
             specimens.wait_for(lambda: not worker.in_force(), "the kernel has ended it")
