@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from squall.documents import DocumentError
-from squall.experiment.document import dump_experiment, experiment_document, read_experiment
+from squall.experiment.document import dump_experiment, experiment_document, experiment_of_run, read_experiment
 from squall.experiment.model import Experiment, FaultStep, Targets
 from squall.faults import process, tcp
 from squall.probes.spec import Secret
@@ -162,6 +162,26 @@ def test_a_document_is_read_from_a_file(tmp_path: Path) -> None:
 
 def test_a_json_document_is_one_too() -> None:
     assert read_experiment(json.dumps(experiment_document(read_experiment(BLUEPRINT)))) == read_experiment(BLUEPRINT)
+
+
+def test_the_document_of_a_run_is_read_with_what_the_engine_derived() -> None:
+    """An ad-hoc fault may have no baseline; the probe that is derived for it would be refused in a person's document."""
+    experiment = read_experiment(SMALLEST + "  baseline: 0s\n")
+    (probe,) = read_experiment(SMALLEST + "  steadyState: [{name: a, tcp: 'x:1'}]\n").steady_state
+    ran = experiment.model_copy(update={"steady_state": (probe,)})
+    assert experiment_of_run(experiment_document(ran)) == ran
+    with pytest.raises(DocumentError, match="too short to see the steady state"):
+        read_experiment(json.dumps(experiment_document(ran)))
+
+
+@pytest.mark.parametrize("document", [{}, {"apiVersion": "squall.dev/v9", "kind": "Experiment"}, {"spec": 3}])
+def test_the_document_of_another_squalls_run_is_wrong_input(document: dict[str, Any]) -> None:
+    with pytest.raises(DocumentError):
+        experiment_of_run(document)
+    changed = experiment_document(read_experiment(SMALLEST))
+    changed["spec"]["mood"] = "good"
+    with pytest.raises(DocumentError, match=r"spec\.mood: is not known here"):
+        experiment_of_run(changed)
 
 
 def test_a_written_document_says_its_defaults_and_no_empty_keys() -> None:

@@ -6,6 +6,7 @@ finds), `_salvaged` (what fits together among the parts that are right, so that 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from squall.documents import Document
 
-__all__ = ["KIND", "dump_experiment", "experiment_document", "read_experiment"]
+__all__ = ["KIND", "dump_experiment", "experiment_document", "experiment_of_run", "read_experiment"]
 
 KIND = "Experiment"
 
@@ -71,6 +72,25 @@ def read_experiment(document: Path | str, source: str = "document") -> Experimen
     if problems:
         raise DocumentError(problems)
     return experiment
+
+
+def experiment_of_run(document: dict[str, Any]) -> Experiment:
+    """The experiment of a run that was, from the document in its events; InputError where this Squall cannot read it.
+
+    What must fit together is not asked again: it was before the run, and the probes that the engine derives from the
+    targets need not fit what a person would have to write (an ad-hoc fault may have no baseline, for one).
+    """
+    found = load(json.dumps(document), "the run's document")
+    problems, name = _envelope(found)
+    if problems or not isinstance(found.value.get("spec"), dict):
+        raise DocumentError(problems)
+    try:
+        return Experiment.model_validate({**found.value["spec"], "name": name}, by_name=False, context=_RAN)
+    except ValidationError as error:
+        raise DocumentError(_spec(error, found)) from None
+
+
+_RAN = {"document": True, "ran": True}
 
 
 def experiment_document(experiment: Experiment) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from squall.analysis.measures import ceiling_measures, measures_of
 from squall.errors import InputError
-from squall.experiment.document import read_experiment
+from squall.experiment.document import experiment_of_run
 from squall.reports.record import Threshold
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ Role = Literal["steady", "tolerate", "abort"]
 def understood(document: dict[str, Any]) -> Experiment | None:
     """The experiment of a run's document; None where this Squall cannot read it (it is a newer one's, or not there)."""
     try:
-        return read_experiment(json.dumps(document)) if document else None
+        return experiment_of_run(document) if document else None
     except (InputError, ValueError, TypeError, RecursionError):
         return None
 
