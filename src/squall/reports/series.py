@@ -31,6 +31,8 @@ _WIDTHS_S = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 2160
 _SHORT_RUN_S = 20
 _ROWS_PER_DECADE = 24
 _ROWS_MAX = 240
+_GAUGE_MOST = 1e290
+"""A gauge is drawn as no larger than this, so that sums and scales stay finite."""
 
 _NEVER = 1 << 62
 _OK = OUTCOMES.index("ok")
@@ -157,9 +159,11 @@ def gauge_series(series: Series, start_ns: int) -> GaugeSeries:
     for time_ns, value, outcome in zip(series.time_ns, series.value, series.outcome, strict=True):
         shown = value if outcome == _VALUE else float(outcome == _OK)
         if math.isfinite(shown):
-            held.setdefault(int((time_ns - start_ns) // width_ns), []).append(shown)
+            held.setdefault(int((time_ns - start_ns) // width_ns), []).append(
+                min(max(shown, -_GAUGE_MOST), _GAUGE_MOST)
+            )
     points = (
-        GaugePoint(index * width_ns / 1e9, math.fsum(value / len(values) for value in values), min(values), max(values))
+        GaugePoint(index * width_ns / 1e9, math.fsum(values) / len(values), min(values), max(values))
         for index, values in sorted(held.items())
     )
     return GaugeSeries(series.name, tuple(points))
