@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import platform
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import squall
 from squall.actions.guardian_cgroup import GuardianCgroup, place_for_guardian
-from squall.analysis import AbortWatch, Facts, HealWatch, Timeline, check_steady_state, judge
+from squall.analysis import AbortWatch, Facts, HealWatch, Timeline, check_steady_state
 from squall.analysis.measures import ceiling_measures
+from squall.engine.announcing import planned_events, run_started
 from squall.engine.clock import Clock, SystemClock
+from squall.engine.conclusion import Conclusion, Outcome, Times, residue_of
 from squall.engine.control import Control
 from squall.engine.derive import derived_expectations
 from squall.engine.log import EventLog
@@ -25,28 +25,22 @@ from squall.engine.measuring import Measuring
 from squall.engine.planning import PlannedFault, plan_experiment
 from squall.engine.stages import Driver
 from squall.engine.watchdog import Ending, Watchdog
-from squall.errors import ActionFailed, CannotInject, Halted, InputError, ResidueError, SquallError
+from squall.errors import ActionFailed, CannotInject, Halted, InputError, SquallError
 from squall.events import (
     AbortTriggered,
     Event,
     Interrupted,
     LoadBehind,
-    PlanChosen,
     Problem,
     RunFinished,
-    RunStarted,
     Stage,
     StageEntered,
     SteadyStateChecked,
-    TargetsSelected,
-    Verdict,
-    VerdictReached,
 )
-from squall.experiment.document import dump_experiment, experiment_document
+from squall.experiment.document import dump_experiment
 from squall.experiment.series import LOAD_SERIES, series_of
 from squall.probes.load import LoadProcess
 from squall.probes.prober import Prober
-from squall.probes.samples import read_samples
 from squall.recovery import Executor, Guard, Journal
 
 if TYPE_CHECKING:
@@ -64,27 +58,6 @@ _GRACE_S = 3.0
 """How much longer than its stages need an engine may take before its guardian ends it."""
 _PLANNING_S = 30.0
 _SETTLE_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended: its folder, its verdict (None: it never got so far) and what the command line exits with."""
-
-    run: RunFolder
-    verdict: Verdict | None
-    exit_status: int
-    reason: str = ""
-    residue: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class _Times:
-    """When the stages were, CLOCK_MONOTONIC ns; 0: not reached."""
-
-    baseline_ns: int = 0
-    fault_ns: int = 0
-    recovered_ns: int = 0
-    end_ns: int = 0
 
 
 class Run:
@@ -108,7 +81,7 @@ class Run:
     ) -> None:
         self.experiment, self._state, self._chooser = experiment, state, chooser
         self._listeners, self._clock = tuple(listeners), clock or SystemClock()
-        self._times, self._facts = _Times(), Facts()
+        self._times, self._facts = Times(), Facts()
         self._stage: Stage = "define"
         self._ending = Ending()
         self._log: EventLog | None = None
@@ -167,7 +140,10 @@ class Run:
             with contextlib.suppress(OSError):
                 run.document.write_text(dump_experiment(self.experiment))
             await control.start()
-            self._announce(planned)
+            log.emit(run_started(self.experiment))
+            self._enter("define", int(self.experiment.baseline))
+            for event in planned_events(planned):
+                log.emit(event)
             return await self._stages(run, planned, executor, driver, watchdog, guard)
         finally:
             await control.stop()
@@ -216,28 +192,6 @@ class Run:
         return self._conclude(run, executor, error, driver)
 
     # --- define
-
-    def _announce(self, planned: list[PlannedFault]) -> None:
-        host = {
-            "hostname": platform.node(), "kernel": platform.release(), "cpus": os.cpu_count(), "python": platform.python_version(),
-            "user": os.geteuid(),
-        }  # fmt: skip
-        document = experiment_document(self.experiment)
-        self._emit(RunStarted(self.experiment.name, self.experiment.seed, squall.__version__, host, document))
-        self._enter("define", int(self.experiment.baseline))
-        for fault in planned:
-            self._emit(TargetsSelected(fault.id, fault.matched, [target.to_json() for target in fault.targets]))
-            for target, choice in zip(fault.targets, fault.choices, strict=True):
-                plan = choice.plan
-                self._emit(
-                    PlanChosen(
-                        fault.id, fault.step.fault.type, target.label, plan.mechanism, plan.recoverability, plan.accuracy,
-                        list(plan.not_covered), [action.describe() for action in (*plan.setup, *plan.actions)],
-                        [action.describe_undo() for action in (*plan.setup, *plan.actions)],
-                        [{"mechanism": one.mechanism, "reason": one.reason} for one in choice.refused],
-                        fault.step.fault.parameters(),
-                    )
-                )  # fmt: skip
 
     async def _give_guardian_a_place(self, run: RunFolder, guard: Guard, executor: Executor) -> None:
         folder = place_for_guardian(run.id)
@@ -368,45 +322,15 @@ class Run:
 
     def _conclude(self, run: RunFolder, executor: Executor, error: SquallError | None, driver: Driver) -> Outcome:
         self._times.end_ns = self._clock.mono_ns()
-        residue = tuple(
-            f"{entry.action.describe()}: {entry.look.detail if entry.look else 'not undone'}; by hand: {entry.action.describe_undo()}"
-            for entry in executor.open_entries
-        )
         if error is not None:
             self._emit(Problem(self._stage, str(error)))
-        verdict = self._judge(run, error, driver)
+        conclusion = Conclusion(self._times, self._ending, self._facts, error, driver.faults)
+        verdict = conclusion.verdict(self.experiment, run)
         self._emit(verdict)
-        status = _exit_status(verdict.verdict, self._ending.cause, error, residue)
+        residue = residue_of(executor.open_entries)
+        status = conclusion.exit_status(verdict.verdict, residue)
         self._emit(RunFinished(status, list(residue)))
         return Outcome(run, verdict.verdict, status, verdict.reason, residue)
-
-    def _judge(self, run: RunFolder, error: SquallError | None, driver: Driver) -> VerdictReached:
-        spans = tuple(sorted(span for driven in driver.faults for span in driven.spans))
-        timeline = Timeline(
-            self._times.baseline_ns or self._times.end_ns,
-            spans,
-            self._times.recovered_ns if spans else 0,
-            self._times.end_ns,
-        )
-        cause, reason = self._ending.cause, self._ending.reason
-        facts = replace(
-            self._facts,
-            aborted=reason if cause not in (None, "interrupted", "error") else "",
-            interrupted=reason if cause == "interrupted" else "",
-            not_injected=(str(error) if error is not None and not spans else self._facts.not_injected),
-            targets_lost=tuple(
-                label for driven in driver.faults if driven.planned.step.fault.reversible for label in driven.lost
-            ),
-        )
-        if cause == "error" and not facts.lease_lapsed:
-            facts = replace(facts, interrupted=reason)
-        elif error is not None and spans:
-            facts = replace(facts, interrupted=str(error))
-        series = read_samples(run.samples) if run.samples.exists() else {}
-        verdict = judge(self.experiment, series, timeline, facts)
-        if error is not None and not spans:
-            verdict = replace(verdict, reason=f"nothing was injected: {error}")
-        return verdict
 
     # --- from outside
 
@@ -488,16 +412,3 @@ def _squall_error(group: BaseExceptionGroup[BaseException]) -> SquallError:
         first = first.exceptions[0]
     assert isinstance(first, SquallError)  # noqa: S101 - the subgroup holds nothing else
     return first
-
-
-def _exit_status(verdict: Verdict, cause: str | None, error: SquallError | None, residue: tuple[str, ...]) -> int:
-    """Where several apply: 5 residue, 130 interrupted, 3 aborted, 4 could not inject, 6 inconclusive, 1 failed, 0 passed."""
-    if residue or isinstance(error, ResidueError):
-        return 5
-    if cause == "interrupted":
-        return 130
-    if verdict == "aborted":
-        return 3
-    if error is not None:
-        return error.exit_status
-    return {"passed": 0, "failed": 1, "inconclusive": 6, "aborted": 3}[verdict]
