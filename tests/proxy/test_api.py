@@ -382,12 +382,14 @@ def test_a_wrong_config_file_is_refused_by_its_name(tmp_path: Path, content: str
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_the_data_plane_ends_with_its_api(bench: Any, number: int) -> None:
+def test_the_data_plane_ends_with_its_api(bench: Any, sockets: Any, number: int) -> None:
     server = Server()
     port = server.proxy(upstream=bench.upstream(bench.echo).address)
     (child,) = server.children()
     held = os.pidfd_open(child)
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(b"x")
+        assert sockets.receive(client, 1) == b"x"  # it is not only in the backlog
         server.process.send_signal(number)
         assert client.recv(1) == b""
     assert server.process.wait(10) == (-9 if number == signal.SIGKILL else 0)

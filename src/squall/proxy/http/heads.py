@@ -36,6 +36,8 @@ _REQUEST_LINE: Final = re.compile(rb"(%s) ([!-~\x80-\xff]+) (HTTP/1\.[01])" % _M
 _BEGINNING: Final = re.compile(rb"\r|%s(?: [!-~\x80-\xff]*(?: [HTP/1.0]{0,8}\r?)?)?" % _METHOD)
 _STATUS_LINE: Final = re.compile(rb"(HTTP/1\.[01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
 _FIELD: Final = re.compile(rb"(%s):[ \t]*([\t -~\x80-\xff]*?)[ \t]*" % _TOKEN)
+_AUTHORITY: Final = re.compile(rb"^[A-Za-z][A-Za-z0-9+.\-]*://[^/?]*")
+_FRAMING: Final = frozenset({b"transfer-encoding", b"content-length"})
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _NO_CONTENT, _NOT_MODIFIED = 204, 304
 
@@ -72,6 +74,8 @@ class _Head:
 
     def _declared(self) -> Framing | None:
         """The framing that the fields declare, if any; NotHttp when it is ambiguous."""
+        if _FRAMING.isdisjoint([name.lower() for name, _ in self.fields]):
+            return None
         codings, lengths = self.tokens(b"transfer-encoding"), set(self.all(b"content-length"))
         if codings:
             if codings != [b"chunked"] or lengths or self.version != b"HTTP/1.1":
@@ -101,7 +105,7 @@ class RequestHead(_Head):
 
     def path(self) -> str:
         """The target's path without its query, also of an absolute-form target."""
-        target = re.sub(rb"^[A-Za-z][A-Za-z0-9+.\-]*://[^/?]*", b"", self.target)
+        target = self.target if self.target.startswith(b"/") else _AUTHORITY.sub(b"", self.target)
         return target.partition(b"?")[0].decode("latin-1") or "/"
 
     def to_bytes(self) -> bytes:
