@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parents[2] / "docs" / "benchmarks"
 TICKS = os.sysconf("SC_CLK_TCK")
-QUIET_CORES = (os.cpu_count() or 1) / 2
+QUIET_CORES = (os.cpu_count() or 1) / 8
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ Written by `tests/benchmarks/load/bench.py` on {machine}: {count} rounds of {sec
 
 "Sent late" is the time from a request's intended moment to its sending. "Answered" counts from the intended moment too.
 The service is one small Python process on the same CPUs. "Rest" is what everything else on the machine used meanwhile, in
-cores; a round counts as quiet when that was at most half of the CPUs. On a busy machine lateness is the scheduler's.
+cores; a turn counts as quiet when that was at most an eighth of the CPUs. On a busy machine lateness is the scheduler's.
 
 The bare loop sends and counts bytes, nothing else: no parser, no time-outs, no limit, no samples handed on. It stands for
 what this machine and this interpreter allow.
@@ -132,6 +132,16 @@ NAMES = {
     "bare_loop.py": "bare epoll loop (Python)",
     "httpx_tasks.py": "asyncio + httpx2 tasks",
 }
+
+
+def wait_until_quiet(seconds: float) -> None:
+    """Until the machine was quiet for a second, at most so long."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        before = busy_ticks()
+        time.sleep(1.0)
+        if (busy_ticks() - before) / TICKS < QUIET_CORES:
+            return
 
 
 def table(rounds: list[Round], rate: float, *, quiet: bool) -> list[str]:
