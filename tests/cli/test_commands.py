@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +19,7 @@ from squall.kernel import proc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -104,6 +104,7 @@ def test_doctor_names_a_mechanism_for_every_fault(squall: Any) -> None:
     assert "process.pause" in squall("doctor").stdout
 
 
+@pytest.mark.slow
 def test_inject_pauses_undoes_and_reports(squall: Any, target: Any) -> None:
     done = squall("inject", "process.pause", "-t", f"pid:{target.pid}", "-d", "500ms", *QUICK)
     assert done.returncode == 0, done.stderr
@@ -116,11 +117,17 @@ def test_inject_pauses_undoes_and_reports(squall: Any, target: Any) -> None:
     assert [(row["run"], row["state"], row["exit_status"]) for row in listed] == [(run.name, "passed", 0)]
     assert run.name in squall("list").stdout
     assert squall("report", "last", "--format", "junit", "--format", "markdown", "--format", "json").returncode == 0
-    assert {path.name for path in run.glob("report.*")} == {"report.html", "report.junit.xml", "report.md", "report.json"}
+    assert {path.name for path in run.glob("report.*")} == {
+        "report.html",
+        "report.junit.xml",
+        "report.md",
+        "report.json",
+    }
     assert squall("compare", "last", run.name).returncode == 0
     assert squall("status", run.name).returncode == 2, "it is over"
 
 
+@pytest.mark.slow
 def test_json_is_one_document_on_stdout(squall: Any, target: Any) -> None:
     done = squall("inject", "process.pause", "-t", f"pid:{target.pid}", "-d", "300ms", *QUICK, "--json")
     data = json.loads(done.stdout)
@@ -133,12 +140,18 @@ def test_dry_run_prints_the_plan_and_touches_nothing(squall: Any, target: Any) -
     assert f"kill -CONT {target.pid}" in done.stdout
     assert "Nothing was touched." in done.stdout
     assert not squall.state.exists()
-    data = json.loads(squall("inject", "process.pause", "-t", f"pid:{target.pid}", "-d", "1s", "--dry-run", "--json").stdout)
+    data = json.loads(
+        squall("inject", "process.pause", "-t", f"pid:{target.pid}", "-d", "1s", "--dry-run", "--json").stdout
+    )
     assert data["faults"][0]["targets"][0]["mechanism"] == "sigstop"
 
 
 def test_a_protected_or_missing_target_exits_with_4(squall: Any) -> None:
-    for target, said in (("pid:1", "pid 1"), (f"pid:{os.getpid()}", "ancestors"), ("command:no-such-thing", "no process matches")):
+    for target, said in (
+        ("pid:1", "pid 1"),
+        (f"pid:{os.getpid()}", "ancestors"),
+        ("command:no-such-thing", "no process matches"),
+    ):
         done = squall("inject", "process.pause", "-t", target, "-d", "1s")
         assert (done.returncode, said in done.stderr) == (4, True), done.stderr
 
@@ -204,6 +217,7 @@ def test_both_dead_the_next_command_undoes_it(squall: Any, target: Any) -> None:
     assert squall("recover").stdout == "Nothing to recover.\n"
 
 
+@pytest.mark.slow
 def test_stop_halt_and_status_from_another_terminal(squall: Any, target: Any) -> None:
     with squall.start("inject", "process.pause", "-t", f"pid:{target.pid}", "-d", "30s", *QUICK) as process:
         wait_for(lambda: state_of(target.pid) == "T")
@@ -259,8 +273,15 @@ def test_proxy_serves_the_api_until_told_to_end(squall: Any) -> None:
 
 
 def test_shell_completion_knows_commands_and_faults(squall: Any) -> None:
-    environment = {**squall.environment(), "_SQUALL_COMPLETE": "bash_complete", "COMP_WORDS": "squall inject tcp.la", "COMP_CWORD": "2"}
-    done = subprocess.run([sys.executable, "-m", "squall"], env=environment, capture_output=True, text=True, check=False)
+    environment = {
+        **squall.environment(),
+        "_SQUALL_COMPLETE": "bash_complete",
+        "COMP_WORDS": "squall inject tcp.la",
+        "COMP_CWORD": "2",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "squall"], env=environment, capture_output=True, text=True, check=False
+    )
     assert "tcp.latency" in done.stdout
 
 

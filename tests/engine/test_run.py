@@ -74,6 +74,7 @@ def test_the_five_stages_in_their_order(bench: Bench, service: Service) -> None:
     assert outcome.run.document.read_text().startswith("apiVersion:")
 
 
+@pytest.mark.slow
 def test_the_pause_is_felt_undone_and_counted(bench: Bench, service: Service) -> None:
     seen: list[str] = []
 
@@ -100,6 +101,7 @@ def test_a_system_that_is_not_steady_is_not_touched(bench: Bench, service: Servi
     assert [event.holds for event in bench.of(SteadyStateChecked)] == [False]
 
 
+@pytest.mark.slow
 def test_the_ceiling_ends_the_fault_at_once(bench: Bench, service: Service) -> None:
     began = time.monotonic()
     outcome = bench.execute(
@@ -157,10 +159,11 @@ def test_stop_status_and_adjust_through_the_socket(bench: Bench, service: Servic
         assert probe.connect_ex(("127.0.0.1", listen)) != 0, "the route is gone"
 
 
+@pytest.mark.slow
 def test_a_route_delays_what_passes(bench: Bench, service: Service) -> None:
     listen = free_port()
     targets = {"route": {"listen": f"127.0.0.1:{listen}", "upstream": f"127.0.0.1:{service.port}"}}
-    fault = {"type": "tcp.latency", "latency": "200ms", "targets": targets, "duration": "1s"}
+    fault = {"type": "tcp.latency", "latency": "200ms", "targets": targets, "duration": "3s"}
     expectation = {
         "name": "web",
         "http": {"url": f"http://127.0.0.1:{listen}/", "timeout": "1s"},
@@ -170,7 +173,7 @@ def test_a_route_delays_what_passes(bench: Bench, service: Service) -> None:
     outcome = bench.execute(
         {
             "targets": targets,
-            "duration": "1s",
+            "duration": "3s",
             "faults": [fault],
             "steadyState": [expectation],
             "tolerate": {"p95": "150ms", "exceptFor": "0s"},
@@ -186,6 +189,7 @@ def test_a_route_delays_what_passes(bench: Bench, service: Service) -> None:
     assert bench.of(FaultHits)[-1].counters["connections"] > 2
 
 
+@pytest.mark.slow
 def test_a_target_that_dies_is_said(bench: Bench, service: Service) -> None:
     async def end(bench: Bench) -> None:
         await bench.until(FaultStarted)
@@ -199,7 +203,8 @@ def test_a_target_that_dies_is_said(bench: Bench, service: Service) -> None:
     assert bench.state.open_runs() == []
 
 
-def test_a_target_that_restarts_is_followed_when_asked(bench: Bench, tmp_path: Any) -> None:
+@pytest.mark.slow
+def test_a_target_that_restarts_is_followed_when_asked(bench: Bench) -> None:
     from tests.engine.conftest import start_service
 
     first = start_service()
@@ -231,6 +236,7 @@ def test_a_target_that_restarts_is_followed_when_asked(bench: Bench, tmp_path: A
         started[0].process.wait()
 
 
+@pytest.mark.slow
 def test_pulses_go_on_and_off(bench: Bench, service: Service) -> None:
     outcome = bench.execute(paused(service, "1s", pulse={"on": "100ms", "off": "200ms"}))
     assert outcome.residue == ()
@@ -238,6 +244,7 @@ def test_pulses_go_on_and_off(bench: Bench, service: Service) -> None:
     assert bench.of(FaultHits)[-1].counters == {"stops": 4}
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_thing_the_second_is_refused_by_name(bench: Bench, service: Service) -> None:
     from tests.engine.conftest import Bench as AnotherBench
 

@@ -32,7 +32,9 @@ def test_a_step_that_cannot_be_prepared_leaves_no_trace(new_run: Any, touch: Any
     assert read_journal(run.journal).entries == []
 
 
-def test_what_cannot_be_undone_stays_open_and_does_not_stop_the_others(new_run: Any, touch: Any, tmp_path: Path, state: State) -> None:
+def test_what_cannot_be_undone_stays_open_and_does_not_stop_the_others(
+    new_run: Any, touch: Any, tmp_path: Path, state: State
+) -> None:
     run, _, executor = new_run()
     executor.apply("0-x", touch(str(tmp_path / "a")))
     executor.apply("0-x", touch(str(tmp_path / "b"), refuse="undo"))
@@ -43,16 +45,22 @@ def test_what_cannot_be_undone_stays_open_and_does_not_stop_the_others(new_run: 
     assert [entry.number for entry in executor.close()] == [1]
     assert state.open_runs() == [run], "it is left to squall recover"
     [found] = recover_orphans(state)
-    assert found.residue == [f"touch {tmp_path / 'b'}: could not be undone: OSError: [Errno 5] undo was told to fail; by hand: rm {tmp_path / 'b'}"]
+    assert found.residue == [
+        f"touch {tmp_path / 'b'}: could not be undone: OSError: [Errno 5] undo was told to fail; by hand: rm {tmp_path / 'b'}"
+    ]
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_descriptors_are_held_while_a_step_is_on(new_run: Any, touch: Any, tmp_path: Path) -> None:
     _, _, executor = new_run()
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     executor.apply("0-x", touch(str(tmp_path / "a")))
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert open_descriptors() == before + 1
     executor.revert_all()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_two_runs_never_hold_the_same_thing(new_run: Any, touch: Any, tmp_path: Path) -> None:
@@ -74,7 +82,9 @@ def test_nothing_starts_while_halted(new_run: Any, touch: Any, tmp_path: Path, s
     assert not (tmp_path / "a").exists()
 
 
-def test_an_orphan_is_undone_by_whoever_comes_next_and_once(new_run: Any, touch: Any, tmp_path: Path, state: State) -> None:
+def test_an_orphan_is_undone_by_whoever_comes_next_and_once(
+    new_run: Any, touch: Any, tmp_path: Path, state: State
+) -> None:
     run, journal, executor = new_run()
     executor.apply("0-x", touch(str(tmp_path / "a")))
     assert recover_orphans(state) == [], "it is on"
@@ -88,7 +98,7 @@ def test_an_orphan_is_undone_by_whoever_comes_next_and_once(new_run: Any, touch:
 def test_a_full_disk_keeps_a_step_from_being_done_but_never_from_being_undone(
     new_run: Any, touch: Any, tmp_path: Path, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, journal, executor = new_run()
+    _run, journal, executor = new_run()
     executor.apply("0-x", touch(str(tmp_path / "a")))
     write = os.write
 

@@ -70,18 +70,36 @@ def engine() -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def run_guardian(new_run: Any, state: State, engine: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def run_guardian(state: State, engine: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Runs the guardian's main() here, watching `engine`; what it ignores and catches is put back afterwards."""
-    numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGPIPE, signal.SIGTTIN, signal.SIGTTOU, signal.SIGTERM)
+    numbers = (
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGTSTP,
+        signal.SIGPIPE,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+        signal.SIGTERM,
+    )
     before = {number: signal.getsignal(number) for number in numbers}
     score = Path("/proc/self/oom_score_adj").read_text()
 
-    def go(journal: Any, run: Any, talk: bytes, close: bool = False) -> tuple[int, bytes]:
+    def go(journal: Any, run: Any, talk: bytes, *, close: bool = False) -> tuple[int, bytes]:
         ours, theirs = socket.socketpair()
         pidfd = os.pidfd_open(engine.pid)
         stat = proc.read_stat(engine.pid)
         assert stat is not None
-        words = ["guardian", state.path, run.path, os.dup(journal.fd), pidfd, theirs.detach(), engine.pid, stat.start_ticks]
+        words = [
+            "guardian",
+            state.path,
+            run.path,
+            os.dup(journal.fd),
+            pidfd,
+            theirs.detach(),
+            engine.pid,
+            stat.start_ticks,
+        ]
         monkeypatch.setattr(sys, "argv", [str(word) for word in words])
         ours.sendall(talk)
         if close:
@@ -110,7 +128,13 @@ def test_bye_ends_it_without_a_deed(new_run: Any, run_guardian: Any, touch: Any,
 
 @pytest.mark.parametrize(
     ("ending", "reason"),
-    [("dies", "died"), ("stops", "stopped by a signal"), ("overruns", "overran"), ("closes", "closed its end"), ("hangs", "silent")],
+    [
+        ("dies", "died"),
+        ("stops", "stopped by a signal"),
+        ("overruns", "overran"),
+        ("closes", "closed its end"),
+        ("hangs", "silent"),
+    ],
 )
 def test_whatever_becomes_of_the_engine_all_is_undone(
     new_run: Any, run_guardian: Any, touch: Any, tmp_path: Path, engine: Any, ending: str, reason: str,
@@ -139,7 +163,13 @@ def test_whatever_becomes_of_the_engine_all_is_undone(
 
 
 def test_what_it_cannot_undo_it_says_and_leaves_open(
-    new_run: Any, run_guardian: Any, touch: Any, tmp_path: Path, engine: Any, capsys: pytest.CaptureFixture[str], state: State
+    new_run: Any,
+    run_guardian: Any,
+    touch: Any,
+    tmp_path: Path,
+    engine: Any,
+    capsys: pytest.CaptureFixture[str],
+    state: State,
 ) -> None:
     run, journal, executor = new_run()
     executor.apply("0-x", touch(str(tmp_path / "a"), refuse="undo"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,11 +13,13 @@ from squall.errors import Conflict, JournalError
 from squall.recovery import Journal, read_journal, recover_orphans
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from squall.recovery import State
 
 
 def test_what_is_written_is_read_back(new_run: Any, touch: Any, tmp_path: Path) -> None:
-    run, journal, executor = new_run()
+    run, _journal, executor = new_run()
     entry = executor.apply("0-x", touch(str(tmp_path / "a")))
     view = read_journal(run.journal)
     assert (view.run, view.name, view.closed) == (run.id, "a-run", False)
@@ -41,7 +41,9 @@ def test_a_held_journal_cannot_be_adopted(new_run: Any) -> None:
     Journal.adopt(run.journal).release()
 
 
-def test_a_torn_end_is_ignored_and_cut_off_before_anything_is_appended(new_run: Any, touch: Any, tmp_path: Path, state: State) -> None:
+def test_a_torn_end_is_ignored_and_cut_off_before_anything_is_appended(
+    new_run: Any, touch: Any, tmp_path: Path, state: State
+) -> None:
     run, journal, executor = new_run()
     executor.apply("0-x", touch(str(tmp_path / "a")))
     journal.release()
@@ -54,7 +56,9 @@ def test_a_torn_end_is_ignored_and_cut_off_before_anything_is_appended(new_run: 
     assert all(json.loads(line) for line in run.journal.read_text().splitlines())
 
 
-def test_a_damaged_line_does_not_keep_the_rest_from_being_undone(new_run: Any, touch: Any, tmp_path: Path, state: State) -> None:
+def test_a_damaged_line_does_not_keep_the_rest_from_being_undone(
+    new_run: Any, touch: Any, tmp_path: Path, state: State
+) -> None:
     run, journal, executor = new_run()
     executor.apply("0-x", touch(str(tmp_path / "a")))
     journal.release()
@@ -108,7 +112,9 @@ def test_a_marker_without_a_journal_is_taken_away(state: State) -> None:
 @given(data=st.binary(max_size=400), cut=st.integers(0, 2000))
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes, cut: int) -> None:
     path = tmp_path_factory.mktemp("j") / "journal.jsonl"
-    path.write_bytes((b'{"squall-journal":1,"run":"r","name":"n","boot":"b","engine":null,"wall_ns":1}\n' + data + b"\n")[:cut])
+    path.write_bytes(
+        (b'{"squall-journal":1,"run":"r","name":"n","boot":"b","engine":null,"wall_ns":1}\n' + data + b"\n")[:cut]
+    )
     try:
         view = read_journal(path)
     except JournalError:
@@ -118,6 +124,6 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
 
 def test_the_room_is_set_aside_without_changing_the_length(new_run: Any) -> None:
     run, _, _ = new_run()
-    info = os.stat(run.journal)
+    info = run.journal.stat()
     assert info.st_size < 1000
     assert info.st_blocks * 512 >= 64 * 1024 or info.st_blocks == 0, "where the file system cannot, it goes without"
