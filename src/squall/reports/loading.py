@@ -87,7 +87,7 @@ def _read_story(path: Path) -> tuple[Story, list[str]]:
                 try:
                     stamped = decode(line.decode("utf-8"))
                     story.take(stamped)
-                except (ValueError, TypeError, AttributeError, KeyError):
+                except (ValueError, TypeError, OverflowError, AttributeError, KeyError):
                     torn = not line.endswith(b"\n")
                     damaged += not torn
     notes = []

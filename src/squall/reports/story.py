@@ -7,10 +7,12 @@ does not hold what its kind promises raises, and the caller counts it as damaged
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from squall import events as ev
+from squall.reports.evidence import judgement_from
 from squall.reports.record import Abort, Judgement, Moment, Plan, SelectedTarget, UndoStep
 from squall.reports.wording import duration, one_line
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["FaultStory", "Story"]
 
 MOMENTS_MAX = 400
+_NS_MAX = 1 << 63
 
 _TITLE_KEYS = ("label", "command", "name", "title", "comm", "path", "listen", "kind")
 
@@ -60,7 +63,10 @@ class Story:
     unknown: dict[str, int] = field(default_factory=dict)
 
     def take(self, stamped: ev.Stamped) -> None:
-        """Add one event; TypeError, ValueError, AttributeError or KeyError where it is not what its kind promises."""
+        """Add one event; TypeError, ValueError, OverflowError, AttributeError or KeyError where it is not what its kind promises."""
+        times: list[object] = [stamped.stamp.mono_ns, stamped.stamp.wall_ns]
+        if not all(isinstance(value, int) and abs(value) < _NS_MAX for value in times):
+            raise ValueError("an event's times are whole nanoseconds")
         if self.first is None:
             self.first = stamped.stamp
         at_s = (stamped.stamp.mono_ns - self.first.mono_ns) / 1e9
@@ -97,7 +103,9 @@ class Story:
                 parts: list[object] = [event.document, event.host]
                 if not all(isinstance(part, dict) for part in parts):
                     raise TypeError("document and host are mappings")
-                self.started = event
+                self.started = dataclasses.replace(
+                    event, name=str(event.name), seed=int(event.seed), squall=str(event.squall)
+                )
                 self._tell(at_s, "plain", "run began", f"journal and guardian in place, seed {event.seed}")
             case ev.StageEntered():
                 self.stages.append((str(event.stage), at_s))
@@ -106,14 +114,12 @@ class Story:
                 word = "holds" if event.holds else "does not hold"
                 self._tell(at_s, "good" if event.holds else "bad", f"steady state {event.when}: {word}", event.detail)
             case ev.VerdictReached():
-                self.judgement = Judgement(
-                    event.verdict, str(event.reason), tuple(event.findings), event.detect_ns, event.recover_ns
-                )
+                self.judgement = judgement_from(event)
                 self._tell(
                     at_s, "good" if event.verdict == "passed" else "bad", f"verdict: {event.verdict}", event.reason
                 )
             case ev.RunFinished():
-                self.finished = event
+                self.finished = ev.RunFinished(int(event.exit_status), [str(item) for item in event.residue])
                 left = f"left behind: {', '.join(map(str, event.residue))}" if event.residue else "nothing left behind"
                 self._tell(
                     at_s, "bad" if event.residue else "plain", f"run finished, exit status {event.exit_status}", left
