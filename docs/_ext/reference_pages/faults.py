@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING
 
 from reference_pages.schema import prose, table
-from squall.faults import FAULTS
+from squall.faults import FAULTS, parse_fault
+from squall.injectors import INJECTORS
 
 if TYPE_CHECKING:
     from squall.faults import Fault
@@ -19,6 +22,34 @@ FAMILIES = {
     "http": "HTTP requests and responses that pass a proxied route.",
 }
 """What the families are about; one without a line here is listed by its name alone."""
+
+
+EXAMPLES: dict[str, dict[str, object]] = {
+    "process.pause": {"stopped": "20ms", "every": "100ms"},
+    "process.kill": {"signal": "SIGTERM"},
+    "stress.cpu": {"load": "80%", "workers": 2},
+    "stress.memory": {"amount": "1GiB", "leak": "10MB/s"},
+    "stress.fd": {"leave": 3},
+    "stress.disk": {"path": "/var/lib/orders", "fill_percent": "98%"},
+    "tcp.latency": {"latency": "300ms", "jitter": "50ms"},
+    "tcp.bandwidth": {"rate": "1mbit"},
+    "tcp.slow_close": {"delay": "5s"},
+    "tcp.timeout": {"timeout": "3s", "percent": "10%"},
+    "tcp.reset": {"percent": "5%"},
+    "tcp.slicer": {"average": "16B", "variation": "8B", "delay": "5ms"},
+    "tcp.limit_data": {"bytes": "4KiB"},
+    "http.delay": {"path": "/orders/*", "delay": "2s", "percent": "20%"},
+    "http.abort": {"method": "POST", "path": "/orders", "status": 503, "response_headers": {"Retry-After": "1"}},
+    "http.replace": {"on": "response", "path": "/stock/*", "body": "not what you asked for"},
+    "http.patch": {"on": "response", "path": "/stock/*", "body": {"left": 0}},
+}
+"""What one might write for a fault; each is parsed when its page is made. One that is not here needs no keys."""
+
+TARGETS = {
+    "process": "{process: {command: my-service}}",
+    "cgroup": "{cgroup: system.slice/my-service.service}",
+    "route": '{route: {listen: "127.0.0.1:8081", upstream: "127.0.0.1:8080"}}',
+}
 
 
 def pages() -> dict[str, str]:
@@ -49,27 +80,54 @@ def _overview() -> str:
     return "\n".join(parts)
 
 
+def _example(fault: type[Fault]) -> str:
+    """The fault in a document, with the keys as a document spells them."""
+    given = parse_fault(fault.type, EXAMPLES.get(fault.type, {}))
+    said = given.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    keys = "".join(f", {name}: {json.dumps(value) if not _plain(value) else value}" for name, value in said.items())
+    target = TARGETS[fault.targets[0]]
+    return f"```yaml\nfaults:\n  - {{type: {fault.type}{keys}}}\ntargets: {target}\n```"
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.%]*", value) is not None
+
+
+def _mechanisms(fault: type[Fault]) -> str:
+    rows = [
+        f"| `{each.mechanism}` | {each.summary} | {each.recoverability} |"
+        for each in INJECTORS
+        if fault.type in each.faults
+    ]
+    return "\n".join(["| Mechanism | How | Recovery |", "|---|---|---|", *rows])
+
+
 def _page(fault: type[Fault]) -> str:
     schema = fault.model_json_schema(by_alias=True)
     kinds = " or ".join(f"`{kind}`" for kind in fault.targets)
     undo = (
         "It ends when the run does, whatever dies meanwhile."
         if fault.reversible
-        else "It cannot be taken back: the plan says so before anything is touched, and what is watched is the system's own recovery."
+        else "It cannot be taken back: the plan says so before anything is touched, and what is watched is the system's own "
+        "recovery."
     )
-    return (
-        "\n\n".join(
-            [
-                f"# {fault.type}",
-                prose(fault.__doc__ or ""),
-                f"It happens to a target of kind {kinds}. {undo}",
-                "## Keys",
-                table(schema, {}),
-                (
-                    "Beside these stand the keys that every fault of an experiment has: `targets`, `after`, `duration`, `pulse` "
-                    "(see [FaultStep](../document.md#faultstep))."
-                ),
-            ]
-        )
-        + "\n"
-    )
+    parts = [
+        f"# {fault.type}",
+        prose(fault.__doc__ or ""),
+        f"It happens to a target of kind {kinds}. {undo}",
+        _example(fault),
+        "## Keys",
+        table(schema, {}),
+        (
+            "Beside these stand the keys that every fault of an experiment has: `targets`, `after`, `duration`, `pulse` (see "
+            "[FaultStep](../document.md#faultstep)). On the command line the keys are options: "
+            f"`squall inject {fault.type} --help`."
+        ),
+        "## How it is made real",
+        (
+            "What [recovery](../../../guarantees.md#2-whatever-dies-the-target-returns-to-normal) means is one of the guarantees; "
+            "`squall doctor` says which mechanism this machine would use."
+        ),
+        _mechanisms(fault),
+    ]
+    return "\n\n".join(parts) + "\n"
