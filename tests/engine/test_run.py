@@ -99,6 +99,7 @@ def test_a_system_that_is_not_steady_is_not_touched(bench: Bench, service: Servi
     assert "steady state did not hold" in outcome.reason
     assert bench.of(FaultStarted) == []
     assert [event.holds for event in bench.of(SteadyStateChecked)] == [False]
+    assert "Errno 111" in outcome.reason, "it says why the probe failed"
 
 
 @pytest.mark.slow
@@ -115,6 +116,21 @@ def test_the_ceiling_ends_the_fault_at_once(bench: Bench, service: Service) -> N
     assert bench.of(AbortTriggered)[0].cause == "ceiling"
     assert time.monotonic() - began < 15
     assert service.state() in "SR"
+
+
+@pytest.mark.slow
+def test_a_stall_is_seen_while_it_lasts_not_when_its_requests_time_out(bench: Bench, service: Service) -> None:
+    began = time.monotonic()
+    outcome = bench.execute(
+        {
+            **paused(service, "30s"),
+            "load": {"http": {"url": service.url, "timeout": "20s"}, "rate": "50/s"},
+            "abort": {"p95": "2s", "for": "2s", "samples": 10},
+        }
+    )
+    assert outcome.verdict == "aborted"
+    assert bench.of(AbortTriggered)[0].evidence["waiting"] > 0
+    assert time.monotonic() - began < 19, "no request had timed out"
 
 
 def test_an_interrupted_run_recovers_and_reports(bench: Bench, service: Service) -> None:

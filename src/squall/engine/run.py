@@ -172,10 +172,10 @@ class Run:
             async with prober, _maybe(load):
                 seeing = asyncio.create_task(self._see(measuring, abort, driver, load))
                 try:
-                    if await self._baseline(measuring, watchdog):
+                    if await self._baseline(measuring, watchdog, prober):
                         await self._inject_and_monitor(driver, abort, watchdog)
                         await self._analyse()
-                    await self._recover(executor, driver, watchdog)
+                    await self._recover(executor, driver, watchdog, load)
                 finally:
                     seeing.cancel()
                     await asyncio.gather(seeing, return_exceptions=True)
@@ -230,7 +230,7 @@ class Run:
             measuring.flush()
             if measuring.failure is not None:
                 self._ending.ask("error", f"the samples cannot be written: {measuring.failure.strerror}")
-            if self._stage == "monitor" and (decision := abort.check(now_ns)) is not None:
+            if self._stage == "monitor" and (decision := abort.check(now_ns, _waiting(load))) is not None:
                 self._ending.ask("ceiling", decision.reason, dict(decision.evidence))
             self.distance = abort.distance() if self._stage == "monitor" else 0.0
             for window in measuring.window(now_ns):
@@ -244,7 +244,7 @@ class Run:
             if load is not None and load.behind and not self._facts.load_behind:
                 self._facts = replace(self._facts, load_behind=load.behind)
 
-    async def _baseline(self, measuring: Measuring, watchdog: Watchdog) -> bool:
+    async def _baseline(self, measuring: Measuring, watchdog: Watchdog, prober: Prober) -> bool:
         """Watch the system before anything is injected; False when it is not steady, or the run is to end."""
         watchdog.allow(self.experiment.baseline.seconds + _GRACE_S)
         self._times.baseline_ns = self._clock.mono_ns()
@@ -256,9 +256,16 @@ class Run:
         steady = check_steady_state(
             self.experiment, measuring.so_far(), Timeline(self._times.baseline_ns, (), 0, now_ns)
         )
-        self._emit(SteadyStateChecked("before", steady.holds, steady.detail))
+        detail = steady.detail
         if not steady.holds:
-            self._facts = replace(self._facts, not_steady=steady.detail)
+            why = {
+                one.name: prober.last_failure(one.name)
+                for one in self.experiment.steady_state
+                if one.name in prober.missed
+            }
+            detail += "".join(f"; {name}: {reason}" for name, reason in why.items() if reason)
+            self._facts = replace(self._facts, not_steady=detail)
+        self._emit(SteadyStateChecked("before", steady.holds, detail))
         return steady.holds
 
     # --- inject, monitor, analyse
@@ -282,7 +289,7 @@ class Run:
 
     # --- recover
 
-    async def _recover(self, executor: Executor, driver: Driver, watchdog: Watchdog) -> None:
+    async def _recover(self, executor: Executor, driver: Driver, watchdog: Watchdog, load: LoadProcess | None) -> None:
         if self._ending.cause is not None and self._times.fault_ns == 0:
             await self._analyse()  # it was ended before anything was injected
         self._enter("recover", int(self.experiment.recovery.within))
@@ -293,9 +300,9 @@ class Run:
         driver.tell(await asyncio.to_thread(executor.revert, mine))
         self._times.recovered_ns = self._clock.mono_ns()
         if self._times.fault_ns and self._ending.cause in (None, "ceiling", "stopped"):
-            await self._watch_healing()
+            await self._watch_healing(load)
 
-    async def _watch_healing(self) -> None:
+    async def _watch_healing(self, load: LoadProcess | None) -> None:
         watch = HealWatch(self.experiment, self._fault_end_ns())
 
         def feed(samples: list[Sample]) -> None:
@@ -305,7 +312,7 @@ class Run:
         self._samples_to.append(feed)
         before = self._ending.cause
         while True:
-            heal = watch.check(self._clock.mono_ns())
+            heal = watch.check(self._clock.mono_ns(), _waiting(load))
             if heal.done or (self._ending.cause != before):
                 break
             await asyncio.sleep(0.1)
@@ -391,6 +398,11 @@ def _forget(state: State, run: RunFolder) -> None:
             (run.path / name).unlink()
     with contextlib.suppress(OSError):
         run.path.rmdir()
+
+
+def _waiting(load: LoadProcess | None) -> dict[str, tuple[int, ...]]:
+    """The requests that have no answer yet: a stall is seen while it lasts, not when its time-outs come in."""
+    return {LOAD_SERIES: load.report.waiting} if load is not None else {}
 
 
 @contextlib.asynccontextmanager

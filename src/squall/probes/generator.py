@@ -16,9 +16,10 @@ import select
 import socket
 import time
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-from squall.probes.lateness import Lateness, LoadReport
+from squall.probes.lateness import WAITING_MOST, Lateness, LoadReport
 from squall.probes.outcomes import LOCAL_LIMITS, of_failure
 from squall.probes.samples import OUTCOMES, RECORD
 from squall.probes.transport import Plain, Tls
@@ -148,6 +149,7 @@ class Generator:
         return LoadReport(
             sent=self.sent, answered=self.answered, in_flight=len(self._busy),
             oldest_ns=now - oldest.intended_ns if oldest else 0,
+            waiting=tuple(connection.intended_ns for connection in islice(self._busy, WAITING_MOST)),
             unsent_full=self.unsent_full, unsent_late=self.unsent_late, unsent_local=self.unsent_local,
             abandoned=self.abandoned, late=late.late, late_limit_ns=late.limit_ns,
             late_p50_ns=late.quantile(0.5), late_p99_ns=late.quantile(0.99),

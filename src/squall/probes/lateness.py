@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Lateness", "LoadReport", "late_limit_ns"]
+__all__ = ["WAITING_MOST", "Lateness", "LoadReport", "late_limit_ns"]
 
 LATE_LEAST_NS, LATE_MOST_NS = 10_000_000, 50_000_000
 LATE_SHARE = 0.01
 LATE_COUNT_LEAST = 3
+WAITING_MOST = 500
+"""Enough to tell a stall: what is still waited for has no sample yet."""
 SETTLED_NS = 10_000_000_000
 """Lateness is judged once so much was sent, or at the end: one slip at the start says nothing of the rest."""
 
@@ -68,6 +70,8 @@ class LoadReport:
     in_flight: int = 0
     oldest_ns: int = 0
     """How long ago the oldest unanswered request was meant to be sent; 0: none is in flight."""
+    waiting: tuple[int, ...] = ()
+    """When the unanswered requests were meant to be sent (CLOCK_MONOTONIC), the oldest `WAITING_MOST` of them."""
     unsent_full: int = 0
     """Not sent because `connections` requests were in flight."""
     unsent_late: int = 0

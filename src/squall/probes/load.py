@@ -222,7 +222,8 @@ class LoadProcess:
                 ]
             )
         elif kind == REPORT:
-            self._report = LoadReport(**json.loads(data))
+            counts = json.loads(data)
+            self._report = LoadReport(**{**counts, "waiting": tuple(counts["waiting"])})
         elif kind == BEGUN and not running.begun.done():
             running.begun.set_result(None)
         elif kind == REFUSED:
