@@ -61,3 +61,7 @@ def test_runs_with_nothing_in_common_are_set_side_by_side_all_the_same(runs: dic
     two = comparing.load(runs["healthy"], runs["empty"])
     assert read(comparing.to_html(two)).problems == []
     assert "series only in one" in comparing.to_text(two)
+
+
+def test_a_run_that_was_cut_off_says_nothing_of_recovery(runs: dict[str, Path]) -> None:
+    assert "recovery is" not in comparing.to_text(comparing.load(runs["cut_off"], runs["healthy"]))

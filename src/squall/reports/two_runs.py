@@ -70,7 +70,8 @@ def sentence(two: TwoRuns) -> str:
         if found
     ]
     recovery = two.comparison.recovery
-    if recovery in ("better", "worse"):
+    judged = two.a.judgement.by_analysis and two.b.judgement.by_analysis
+    if judged and recovery in ("better", "worse"):
         parts.append(f"recovery is {recovery}")
     if not parts:
         return "Nothing differs by more than chance and by enough to matter."
