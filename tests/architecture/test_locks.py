@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import re
+import sys
 import tomllib
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 PYTHONS = ("3.11.0", "3.11.2", "3.12.0", "3.13.0")
 """3.11.2 is Debian 12's; a patch release can matter to a marker."""
+
+PROVIDED = {"pydantic-core", "pytest"}
+"""Imported, and not declared: a part of pydantic; and pytest, for its plugin, by whom it is loaded."""
 
 
 def locked(root: Path, *names: str) -> dict[str, str]:
@@ -71,3 +76,16 @@ def test_a_lock_is_whole_by_itself(root: Path, names: tuple[str, ...], python: s
 def test_what_is_installed_is_what_is_locked(root: Path) -> None:
     there = locked(root, "base", "dev")
     assert {name: importlib.metadata.version(name) for name in there} == there
+
+
+def test_every_dependency_is_declared_and_used(root: Path) -> None:
+    """What the package imports is what it depends on: a dependency has a price, and none is paid for nothing."""
+    trees = [ast.parse(path.read_text()) for path in (root / "src").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    imported = {module.partition(".")[0] for module in modules} - set(sys.stdlib_module_names) - {"squall", ""}
+    distributions = importlib.metadata.packages_distributions()
+    used = {canonicalize_name(distributions[name][0]) for name in imported} - PROVIDED
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert used == {canonicalize_name(Requirement(each).name) for each in project["dependencies"]}
