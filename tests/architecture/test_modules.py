@@ -14,7 +14,7 @@ import squall
 
 PACKAGE = Path(squall.__file__).parent
 
-STANDARD_LIBRARY_ONLY = ("errors", "units", "kernel", "targets", "actions", "recovery")
+STANDARD_LIBRARY_ONLY = ("errors", "units", "kernel", "targets", "workers", "actions", "recovery")
 """What recovers must run where nothing is installed."""
 
 
