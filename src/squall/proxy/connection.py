@@ -139,6 +139,8 @@ class Connection:
 
     def forget_conversation(self) -> None:
         """Follow HTTP messages no longer."""
+        if self.conversation is not None:
+            self.loop.later(self.conversation.dismantle)
         self.conversation = None
         for flow in (self.up, self.down):
             if flow is not None:
@@ -207,7 +209,10 @@ class Connection:
                     _read_last(sock)
                 self.loop.dispose(sock)
         self.proxy.closed(self)
-        self.up = self.down = self._server = None
+        for part in (self.up, self.down, self.conversation):
+            if part is not None:
+                self.loop.later(part.dismantle)
+        self.up = self.down = self._server = self.conversation = None
 
 
 def _read_last(sock: socket.socket) -> None:

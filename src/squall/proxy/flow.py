@@ -372,3 +372,7 @@ class Flow:
             self._pipe = None
         self._budget.used -= self.in_flight
         self.in_flight = 0
+
+    def dismantle(self) -> None:
+        """Let go of everything that leads back here, so that it is freed at once: the collector runs rarely."""
+        del self.reverse, self.connection, self.outlet, self.first, self.readable

@@ -94,7 +94,7 @@ class Loop:
         self._armed_ns = 0
         self._spin_ns = spin_us * 1000
         self._busy_ns = busy_poll_us * 1000
-        self._closing: list[socket.socket] = []
+        self._later: list[Callable[[], object]] = []
         self._running = False
         self._timer = TimerFd()
         self._epoll.register(self._timer.fd, READ)
@@ -183,7 +183,11 @@ class Loop:
     def dispose(self, sock: socket.socket) -> None:
         """Forget a socket and close it when the batch of events in hand is done."""
         self.ignore(sock.fileno())
-        self._closing.append(sock)
+        self._later.append(sock.close)
+
+    def later(self, call: Callable[[], object]) -> None:
+        """Call when the batch of events in hand is done: nobody further up the stack is in the middle of anything then."""
+        self._later.append(call)
 
     def stop(self) -> None:
         """Return from `run` after the batch of events in hand."""
@@ -192,13 +196,8 @@ class Loop:
     def run(self) -> None:
         """Serve until `stop`."""
         self._running = True
-        poll, handlers, closing, busy_ns, now = (
-            self._epoll.poll,
-            self._handlers,
-            self._closing,
-            self._busy_ns,
-            time.monotonic_ns,
-        )
+        poll, handlers, later = self._epoll.poll, self._handlers, self._later
+        busy_ns, now = self._busy_ns, time.monotonic_ns
         last_ns = now()
         while self._running:
             events = poll(0 if busy_ns else -1, _BATCH)
@@ -210,17 +209,17 @@ class Loop:
                 handler = handlers.get(fd)
                 if handler is not None:
                     handler(event)
-            if closing:
-                for sock in closing:
-                    sock.close()
-                closing.clear()
+            if later:
+                for call in later:
+                    call()
+                later.clear()
             if busy_ns:
                 last_ns = now()
 
     def close(self) -> None:
         """Close what the loop itself holds."""
-        for sock in self._closing:
-            sock.close()
-        self._closing.clear()
+        for call in self._later:
+            call()
+        self._later.clear()
         os.close(self._timer.fd)
         self._epoll.close()

@@ -146,6 +146,8 @@ class Row:
     columns: dict[str, str]
     subjects: tuple[str, ...] = ("direct", "toxiproxy", "squall")
     delay_ms: int = 0
+    fresh: bool = False
+    """Each round has proxies that were started for it: memory that others used is not counted."""
     goals: dict[str, tuple[str, float]] = field(default_factory=dict)
 
 
@@ -224,7 +226,7 @@ LESS_CPU = {"cpu_s_per_gb": ("<=", 0.2)}
 
 ROWS = [
     Row("idle", "2,000 idle connections", idle,
-        {"connections": "open", "mb": "MB", "kb_each": "kB each", "cpu_percent": "CPU %"}, ("toxiproxy", "squall"),
+        {"connections": "open", "mb": "MB", "kb_each": "kB each", "cpu_percent": "CPU %"}, ("toxiproxy", "squall"), fresh=True,
         goals={"mb": ("<=", 0.25)}),
     Row("up", "Throughput, no toxic, one connection, client to service", streaming(1, "up"), GB,
         goals={"gb_per_s": (">=", 3), **LESS_CPU}),
@@ -260,33 +262,38 @@ def build(toxiproxy: str | None) -> str | None:
     return str(program)
 
 
-def subjects(toxiproxy: str | None) -> list[Subject]:
-    """All that are compared, each in a process of its own."""
-    found = [Subject(UPSTREAM)]
+def factories(toxiproxy: str | None) -> dict[str, Callable[[], Subject]]:
+    """How each that is compared is started, in a process of its own."""
+    found: dict[str, Callable[[], Subject]] = {"direct": lambda: Subject(UPSTREAM)}
     if toxiproxy:
-        found.append(Toxiproxy(FIRST_PROXY, toxiproxy))
-    found.append(Squall(FIRST_PROXY + 1, "squall"))
-    found.append(Squall(FIRST_PROXY + 2, "squall busy", busy_poll_us=100))
-    try:
-        found.append(Squall(FIRST_PROXY + 3, "squall realtime", realtime=True))
-    except SystemExit as refused:
-        print(f"left out: {refused}", file=sys.stderr)
+        found["toxiproxy"] = lambda: Toxiproxy(FIRST_PROXY, toxiproxy)
+    found["squall"] = lambda: Squall(FIRST_PROXY + 1, "squall")
+    found["squall busy"] = lambda: Squall(FIRST_PROXY + 2, "squall busy", busy_poll_us=100)
+    if os.geteuid() == 0:
+        found["squall realtime"] = lambda: Squall(FIRST_PROXY + 3, "squall realtime", realtime=True)
     return found
 
 
-def run_row(row: Row, compared: list[Subject], rounds: int, seconds: float) -> dict[str, Any]:
-    chosen = [subject for subject in compared if subject.name in row.subjects]
-    results: dict[str, list[Figures]] = {subject.name: [] for subject in chosen}
+def run_row(row: Row, known: dict[str, Callable[[], Subject]], rounds: int, seconds: float) -> dict[str, Any]:
+    """Let the row's subjects take turns; each is started for the row, or for each round of it."""
+    chosen = {name: start for name, start in known.items() if name in row.subjects}
+    results: dict[str, list[Figures]] = {name: [] for name in chosen}
     loads = [os.getloadavg()[0]]
-    for subject in chosen:
-        subject.delay(row.delay_ms)
-    for number in range(rounds):
-        for subject in chosen:
-            results[subject.name].append(row.measure(subject, seconds))
-        loads.append(os.getloadavg()[0])
-        print(f"{row.name} {number + 1}/{rounds}", file=sys.stderr, flush=True)
-    for subject in chosen:
-        subject.delay(0)
+    running: dict[str, Subject] = {}
+    try:
+        for number in range(rounds):
+            for name, start in chosen.items():
+                if name not in running:
+                    running[name] = start()
+                    running[name].delay(row.delay_ms)
+                results[name].append(row.measure(running[name], seconds))
+                if row.fresh:
+                    running.pop(name).close()
+            loads.append(os.getloadavg()[0])
+            print(f"{row.name} {number + 1}/{rounds}", file=sys.stderr, flush=True)
+    finally:
+        for subject in running.values():
+            subject.close()
     medians = {
         name: {key: statistics.median(figures[key] for figures in each) for key in row.columns}
         for name, each in results.items()
@@ -357,12 +364,8 @@ def main() -> None:
     parser.add_argument("--toxiproxy", help="the program to compare with, instead of building it")
     options = parser.parse_args()
     rows = [row for row in ROWS if not options.only or row.name in options.only]
-    compared = subjects(build(options.toxiproxy))
-    try:
-        results = [run_row(row, compared, options.rounds, options.seconds) for row in rows]
-    finally:
-        for subject in compared:
-            subject.close()
+    known = factories(build(options.toxiproxy))
+    results = [run_row(row, known, options.rounds, options.seconds) for row in rows]
     machine = f"{platform.system()} {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
     page = [INTRODUCTION.format(machine=machine), *(line for result in results for line in table(result))]
     if options.only:

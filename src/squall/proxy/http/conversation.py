@@ -153,6 +153,11 @@ class Conversation:
             side.let_go()
         self.connection.forget_conversation()
 
+    def dismantle(self) -> None:
+        """Let go of both sides, so that they are freed at once."""
+        del self.requests, self.responses
+        self.pending.clear()
+
     def _may_let_go(self) -> bool:
         return self.requests.can_let_go() and self.responses.can_let_go()
 
