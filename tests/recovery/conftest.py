@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from squall.actions.base import Action, Look
+from squall.actions.base import ACTIONS, Action, Look
 from squall.recovery import Executor, Journal, RunFolder, State
 
 if TYPE_CHECKING:
@@ -54,8 +54,12 @@ class Touch(Action, kind="test-touch", recoverability="guarded"):
             raise OSError(5, f"{method} was told to fail")
 
 
-@pytest.fixture
-def touch() -> type[Touch]:
+del ACTIONS[Touch.kind]  # it exists for the tests of this folder alone
+
+
+@pytest.fixture(autouse=True)
+def touch(monkeypatch: pytest.MonkeyPatch) -> type[Touch]:
+    monkeypatch.setitem(ACTIONS, Touch.kind, Touch)
     return Touch
 
 

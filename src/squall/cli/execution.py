@@ -68,39 +68,39 @@ def execute(
 
 
 def finish(outcome: Outcome, *, as_json: bool, formats: Sequence[str] = ("html",), into: Path | None = None) -> None:
-    """Write the reports, print the result and exit with its status."""
-    from squall.reports.loading import load_run
-
-    paths: dict[str, Any] = {}
+    """Write the reports, print the result and exit with its status: also when the report itself fails."""
     try:
-        from squall.reports.writing import write_reports
-
-        paths = {str(kind): path for kind, path in write_reports(outcome.run.path, formats, into=into).items()}  # type: ignore[arg-type]
+        _report(outcome, as_json=as_json, formats=formats, into=into)
     except Exception as error:  # noqa: BLE001 - a report that fails must not hide how the run ended
         click.echo(
-            f"squall: the report could not be written: {type(error).__name__}: {error}; try `squall report {outcome.run.id}`",
+            f"squall: the report could not be written: {type(error).__name__}: {error}; "
+            f"`squall report {outcome.run.id}` tries again",
             err=True,
         )
+        click.echo(f"{outcome.verdict}: {outcome.reason}", err=True)
+    for line in outcome.residue:
+        click.secho(f"LEFT BEHIND: {line}", fg="red", bold=True, err=True)
+    sys.stdout.flush()
+    sys.exit(outcome.exit_status)
+
+
+def _report(outcome: Outcome, *, as_json: bool, formats: Sequence[str], into: Path | None) -> None:
+    from squall.reports.loading import load_run
+    from squall.reports.writing import write_record
+
+    record = load_run(outcome.run.path)
+    paths = write_record(record, formats, into=into)  # type: ignore[arg-type]  # the option allows the formats only
     if as_json:
         import json
 
         from squall.reports.json_format import to_json
 
-        print_json(
-            {
-                **json.loads(to_json(load_run(outcome.run.path))),
-                "exit_status": outcome.exit_status,
-                "reports": {k: str(v) for k, v in paths.items()},
-            }
-        )
+        files = {str(kind): str(path) for kind, path in paths.items()}
+        print_json({**json.loads(to_json(record)), "exit_status": outcome.exit_status, "reports": files})
     else:
         from squall.reports.summary import print_summary
 
-        print_summary(load_run(outcome.run.path), paths.get("html"))
-        for line in outcome.residue:
-            click.secho(f"LEFT BEHIND: {line}", fg="red", bold=True, err=True)
-    sys.stdout.flush()
-    sys.exit(outcome.exit_status)
+        print_summary(record, paths.get("html"))
 
 
 def show_plan(experiment: Experiment, *, as_json: bool) -> None:
