@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +12,8 @@ from squall.errors import CannotInject
 from squall.recovery import boot_unit
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from squall.recovery import State
 
 
