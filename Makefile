@@ -31,11 +31,7 @@ test-fast: ## the tests that take about a second at most (under 90 s in all)
 
 check: ## what needs no run: style, types, layers, house rules
 	@tools/setup dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/architecture
+	@tools/check
 
 crash: ## the whole crash matrix: every action, every point, every way to die
 	@tools/setup dev
