@@ -84,6 +84,28 @@ def test_it_works_in_the_cgroup_that_the_target_has_of_its_own(target: ProcessTa
         assert planned(plan("stress.cpu", group, site)).config["cgroups"] == [str(folder)]
 
 
+@specimens.needs_root
+def test_a_share_of_what_the_target_may_use(target: ProcessTarget, site: Site) -> None:
+    cores = os.cpu_count() or 1
+    whole = planned(plan("stress.cpu", target, site, load="50%", of="target"))
+    assert whole.config["load"] * whole.config["workers"] == pytest.approx(cores / 2)
+    with specimens.own_cgroup("cpu") as folder:
+        if (folder / "cpu.max").exists():
+            (folder / "cpu.max").write_text("80000 100000")
+        else:
+            (folder / "cpu.cfs_period_us").write_text("100000")
+            (folder / "cpu.cfs_quota_us").write_text("80000")
+        (folder / "cgroup.procs").write_text(str(target.identity.pid))
+        limited = planned(plan("stress.cpu", target, site, load="50%", of="target"))
+        assert (limited.config["load"], limited.config["workers"]) == (pytest.approx(0.4), 1)
+        assert "burn 50% of the 0.8 cores that it may use" in limited.describe()
+
+
+def test_a_share_of_the_target_counts_its_workers_itself() -> None:
+    with pytest.raises(ValueError, match="as many as it needs"):
+        parse_fault("stress.cpu", {"of": "target", "workers": 4})
+
+
 def test_memory_in_bytes_and_at_a_rate(target: ProcessTarget, site: Site) -> None:
     worker = planned(plan("stress.memory", target, site, amount="64MiB", leak="8MB/s", spare="5%"))
     total = machine_memory().total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,9 +16,17 @@ class Cpu(Fault, type="stress.cpu", targets=("process", "cgroup")):
     """Workers beside the target burn CPU, in the target's cgroup where it has one of its own, so they share its quota and weight."""
 
     load: Annotated[Ratio, Within("1%", "100%")] = Ratio.parse("100%")
-    """The share of each worker's core that is burnt, held within 5 points."""
+    """The share that is burnt, held within 5 points."""
+    of: Literal["core", "target"] = "core"
+    """A share of one core for each worker, or of all the CPU that the target may use: its cgroup's quota, else the machine's cores."""
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
-    """How many workers, each at most one core."""
+    """How many workers, each at most one core; `of: target` takes as many as it needs."""
+
+    @model_validator(mode="after")
+    def _workers_are_counted_once(self) -> Self:
+        if self.of == "target" and self.workers != 1:
+            raise ValueError("`workers` goes with `of: core`: a share of the target's CPU takes as many as it needs")
+        return self
 
 
 class Memory(Fault, type="stress.memory", targets=("process", "cgroup")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +60,10 @@ class StressInjector:
         return Refusal(self.mechanism, f"knows nothing of {fault.type}")
 
     def _cpu(self, fault: Cpu, place: _Place) -> Plan:
-        cores = f"each of {fault.workers} cores" if fault.workers > 1 else "a core"
-        config = {"load": float(fault.load), "workers": fault.workers}
+        what, load, workers = _cpu_share(fault, place.target)
         return Plan(
             self.mechanism,
-            (place.worker("cpu", f"burn {fault.load} of {cores}", config),),
+            (place.worker("cpu", f"burn {fault.load} of {what}", {"load": load, "workers": workers}),),
             accuracy="the share of each core within 5 points, while there is that much CPU to have",
             not_covered=(
                 "where others compete, or a quota ends it, less is burnt: the scheduler decides",
@@ -131,6 +131,18 @@ class _Place:
             config={**config, "cgroups": list(self.folders)},
             holds=(holds or f"{target.key}:{name}",),
         )
+
+
+def _cpu_share(fault: Cpu, target: ProcessTarget | CgroupTarget) -> tuple[str, float, int]:
+    """Of what, in words; the share of a core for each worker; how many workers."""
+    if fault.of == "core":
+        return (f"each of {fault.workers} cores" if fault.workers > 1 else "a core"), float(fault.load), fault.workers
+    folders = cgroups.folders_of(target.identity.pid).values() if isinstance(target, ProcessTarget) else target.folders
+    quota = cgroups.cpu_quota(folders)
+    cores = min(quota, os.cpu_count() or 1) if quota is not None else os.cpu_count() or 1
+    wanted = float(fault.load) * cores
+    workers = math.ceil(wanted)
+    return f"the {cores:g} cores that it may use", wanted / workers, workers
 
 
 def _memory_config(fault: Memory, target: ProcessTarget | CgroupTarget) -> dict[str, Any]:

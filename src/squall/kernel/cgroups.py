@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Hierarchy", "folders_of", "hierarchies", "memory_limit", "of_process", "own_cgroups"]
+__all__ = ["Hierarchy", "cpu_quota", "folders_of", "hierarchies", "memory_limit", "of_process", "own_cgroups"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,31 @@ def own_cgroups(pid: int) -> tuple[str, ...]:
     return tuple(
         folder for names, folder in folders_of(pid).items() if folder not in roots and folder != mine.get(names)
     )
+
+
+def cpu_quota(folders: Iterable[str]) -> float | None:
+    """How many cores these cgroups, or those above them, may use at most; None for no quota."""
+    quotas = []
+    for folder in folders:
+        for place in (Path(folder), *Path(folder).parents):
+            if not (place / "cgroup.procs").is_file():
+                break
+            quota = _quota(place)
+            if quota is not None:
+                quotas.append(quota)
+    return min(quotas, default=None)
+
+
+def _quota(folder: Path) -> float | None:
+    """Of one cgroup: cpu.max is "QUOTA PERIOD" in v2, v1 has a file for each; both in microseconds."""
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+    except OSError:
+        try:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        except OSError:
+            return None
+    return int(quota) / int(period) if quota.isdecimal() else None  # "max" and -1 are no quota
 
 
 def memory_limit(folders: Iterable[str]) -> int | None:
