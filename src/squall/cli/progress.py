@@ -47,6 +47,7 @@ _SPARK = " ▁▂▃▄▅▆▇█"
 _HISTORY = 60
 _BAR = 30
 _SECOND = 1_000_000_000
+_FIGURES_S = 5.0
 
 
 def sentence(event: Event) -> str | None:  # noqa: C901, PLR0911, PLR0912 - one line a kind
@@ -121,7 +122,7 @@ class Progress:
         self._hits: dict[str, dict[str, int]] = {}
         self._on: dict[str, bool] = {}
         self._live: Any = None
-        self._began = time.monotonic()
+        self._began = self._figures_at = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._terminal:
@@ -179,6 +180,30 @@ class Progress:
         line = sentence(event)
         if line is not None:
             self.say(line)
+        elif self._live is None and isinstance(event, ProbeWindow):
+            self._say_figures()
+
+    def _say_figures(self) -> None:
+        """Where there is no panel: the last values of the probes, every few seconds."""
+        if time.monotonic() - self._figures_at < _FIGURES_S:
+            return
+        self._figures_at = time.monotonic()
+        figures = [
+            f"{name} p95 {_short(history[-1].p95_ns)}, errors {history[-1].errors / history[-1].count:.0%}"
+            for name, history in self._windows.items()
+            if history[-1].count
+        ]
+        near = (
+            f"; {self._run.distance:.0%} of the way to the abort ceiling"
+            if self._run and self._stage == "monitor"
+            else ""
+        )
+        left = f"; {self._left():.0f} s left" if self._stage_ns else ""
+        self.say(f"{'; '.join(figures)}{near}{left}")
+
+    def _left(self) -> float:
+        """Seconds of this stage that are left."""
+        return max(0.0, self._stage_ns / 1e9 - (time.monotonic() - self._stage_from))
 
     def _panel(self) -> Any:
         from rich.box import ROUNDED
@@ -188,7 +213,7 @@ class Progress:
         from rich.text import Text
 
         spent = time.monotonic() - self._stage_from
-        left = max(0.0, self._stage_ns / 1e9 - spent) if self._stage_ns else 0.0
+        left = self._left()
         share = min(1.0, spent / (self._stage_ns / 1e9)) if self._stage_ns else 0.0
         colour = "red" if any(self._on.values()) else "cyan"
         filled = round(share * _BAR)
