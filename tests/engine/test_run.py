@@ -205,6 +205,16 @@ def test_a_route_delays_what_passes(bench: Bench, service: Service) -> None:
     assert bench.of(FaultHits)[-1].counters["connections"] > 2
 
 
+def test_a_fault_that_never_hit_anything_is_no_pass(bench: Bench, service: Service) -> None:
+    targets = {"route": {"listen": f"127.0.0.1:{free_port()}", "upstream": f"127.0.0.1:{service.port}"}}
+    fault = {"type": "tcp.latency", "latency": "10ms", "targets": targets, "duration": "500ms"}
+    outcome = bench.execute(
+        {"targets": targets, "duration": "500ms", "faults": [fault], "steadyState": [watched(service)]}
+    )
+    assert (outcome.verdict, outcome.exit_status) == ("inconclusive", 6)
+    assert "never hit anything: 0-tcp.latency" in outcome.reason
+
+
 @pytest.mark.slow
 def test_a_target_that_dies_is_said(bench: Bench, service: Service) -> None:
     async def end(bench: Bench) -> None:

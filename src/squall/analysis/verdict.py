@@ -3,7 +3,7 @@
 Precedence, the first that applies:
 1. aborted: the ceiling, or something that makes a run safe, ended it.
 2. inconclusive, because the experiment was not carried out as written: the steady state did not hold before, nothing
-   was injected, the run was interrupted, a lease lapsed, or the load could not be sent when intended. Failures seen in
+   was injected, the run was interrupted, a lease lapsed, a fault hit nothing, or the load could not be sent when intended. Failures seen in
    such a run may be the experiment's own.
 3. failed: some threshold is broken.
 4. inconclusive: a target was lost, or some threshold is unclear, or nothing was judged. Never a pass by lack of data.
@@ -42,6 +42,7 @@ class Facts:
     not_injected: str = ""
     interrupted: str = ""
     lease_lapsed: str = ""
+    never_hit: str = ""
     load_behind: str = ""
     targets_lost: tuple[str, ...] = ()
 
@@ -85,6 +86,7 @@ def _unsound(facts: Facts) -> str:
         ("nothing was injected", facts.not_injected),
         ("the run was interrupted", facts.interrupted),
         ("a lease lapsed while the fault should have been on", facts.lease_lapsed),
+        ("a fault was on and never hit anything", facts.never_hit),
         ("the load could not be sent when intended", facts.load_behind),
     ):
         if reason:

@@ -87,6 +87,7 @@ class Conclusion:
             aborted=reason if cause not in (None, "interrupted", "error") else "",
             interrupted=interrupted or (str(self.error) if self.error is not None and injected else ""),
             not_injected=str(self.error) if self.error is not None and not injected else self.facts.not_injected,
+            never_hit=", ".join(driven.planned.id for driven in self.faults if driven.hit_nothing),
             targets_lost=tuple(
                 label for driven in self.faults if driven.planned.step.fault.reversible for label in driven.lost
             ),

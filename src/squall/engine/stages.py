@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Driven", "Driver"]
 
 _FOLLOW_S = 0.1
+_PASSED_BY = frozenset({"missed", "not_http", "tls", "unfollowed"})
+"""Counters of what a fault saw and could not hit."""
 _PULSES_MOST = 100_000
 
 
@@ -50,6 +52,15 @@ class Driven:
     """Of the times it was on that are over."""
     lost: list[str] = field(default_factory=list)
     """Targets that ended without being followed, for people."""
+
+    @property
+    def hit_nothing(self) -> bool:
+        """Whether it was on, can count, and counted nothing but what passed it by."""
+        return (
+            bool(self.spans)
+            and bool(self.hits)
+            and not any(count for name, count in self.hits.items() if name not in _PASSED_BY)
+        )
 
 
 class Driver:
