@@ -211,6 +211,34 @@ def test_it_leaves_no_descriptor_behind(bench: Any, sockets: Any) -> None:
     bench.until(lambda: len(list(folder.iterdir())) <= first + 4, "only a few pooled pipes are kept")
 
 
+def resident_kb(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"x"])
+def test_connections_that_have_ended_take_no_memory(bench: Any, sockets: Any, first: bytes) -> None:
+    """Three hundred connections, again and again: the second time costs no more than the first."""
+    proxy = bench.proxy(bench.upstream(bench.echo))
+    proxy.control.add_toxic("l", "latency", "upstream", attributes={"latency": 1, "jitter": 1})
+
+    def open_and_close() -> int:
+        clients = [proxy.connect() for _ in range(300)]
+        for client in clients:
+            client.sendall(first)
+            sockets.receive(client, len(first))
+        for client in clients:
+            client.close()
+        proxy.clients.clear()
+        bench.until(lambda: proxy.control.stats()["open"] == 0, "connections are closed")
+        return resident_kb(proxy.process.pid)
+
+    open_and_close()
+    second = open_and_close()
+    assert max(open_and_close() for _ in range(5)) - second < 4_000
+
+
 def test_it_starts_fast(bench: Any) -> None:
     """It is waited for in every run: 150 ms on a quiet machine, far less than importing what it must not import."""
     times = []

@@ -146,9 +146,9 @@ class Row:
     columns: dict[str, str]
     subjects: tuple[str, ...] = ("direct", "toxiproxy", "squall")
     delay_ms: int = 0
+    goals: dict[str, tuple[str, float]] = field(default_factory=dict)
     fresh: bool = False
     """Each round has proxies that were started for it: memory that others used is not counted."""
-    goals: dict[str, tuple[str, float]] = field(default_factory=dict)
 
 
 def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
@@ -359,7 +359,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument(
-        "--only", nargs="+", choices=[row.name for row in ROWS], help="measure these rows, and write nothing"
+        "--only", nargs="+", choices=[row.name for row in ROWS], help="measure these rows; the others stay as they were"
     )
     parser.add_argument("--toxiproxy", help="the program to compare with, instead of building it")
     options = parser.parse_args()
@@ -367,16 +367,21 @@ def main() -> None:
     known = factories(build(options.toxiproxy))
     results = [run_row(row, known, options.rounds, options.seconds) for row in rows]
     machine = f"{platform.system()} {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+    results = merged(results)
     page = [INTRODUCTION.format(machine=machine), *(line for result in results for line in table(result))]
-    if options.only:
-        print("\n".join(page[1:]))
-        return
     DOCS.mkdir(parents=True, exist_ok=True)
     (DOCS / "proxy.md").write_text("\n".join(page).rstrip() + "\n")
-    (DOCS / "proxy.json").write_text(
-        json.dumps({"machine": machine, "seconds": options.seconds, "rows": results}, indent=1) + "\n"
-    )
+    written = {"machine": machine, "seconds": options.seconds, "rows": results}
+    (DOCS / "proxy.json").write_text(json.dumps(written, indent=1) + "\n")
     print(DOCS / "proxy.md")
+
+
+def merged(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """These results, with what an earlier run wrote for the other rows."""
+    path = DOCS / "proxy.json"
+    before = json.loads(path.read_text())["rows"] if path.exists() else []
+    found = {result["name"]: result for result in [*before, *results]}
+    return [found[row.name] for row in ROWS if row.name in found]
 
 
 if __name__ == "__main__":
