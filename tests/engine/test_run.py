@@ -306,6 +306,16 @@ def test_a_wrong_target_is_refused_before_anything_is_touched(
     assert bench.events == []
 
 
+def test_an_http_fault_on_tls_is_refused(bench: Bench) -> None:
+    listen = free_port()
+    targets = {"route": {"listen": f"127.0.0.1:{listen}", "upstream": "127.0.0.1:9"}}
+    fault = {"type": "http.abort", "targets": targets, "duration": "1s"}
+    expectation = {"name": "web", "http": {"url": f"https://127.0.0.1:{listen}/"}, "every": "50ms"}
+    with pytest.raises(CannotInject, match="has no certificate to read it by"):
+        bench.execute({"targets": targets, "duration": "1s", "faults": [fault], "steadyState": [expectation]})
+    assert bench.state.all_runs() == []
+
+
 def test_a_port_in_use_is_a_clear_error_and_nothing_is_left(bench: Bench, service: Service) -> None:
     targets = {"route": {"listen": f"127.0.0.1:{service.port}", "upstream": "127.0.0.1:9"}}
     fault = {"type": "tcp.down", "targets": targets, "duration": "1s"}

@@ -8,9 +8,11 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from squall.errors import InputError, TargetError
+from squall.errors import CannotInject, InputError, TargetError
 from squall.faults import FAULTS
+from squall.faults.http import HttpFault
 from squall.injectors import Choice, Chooser, Site
 from squall.targets import (
     CgroupTarget,
@@ -23,6 +25,7 @@ from squall.targets import (
     pick,
     protection,
 )
+from squall.targets.route import split_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -114,7 +117,26 @@ def plan_experiment(experiment: Experiment, chooser: Chooser, run: RunFolder) ->
         for number, step in enumerate(experiment.faults)
     ]
     _refuse_overlaps(planned)
+    _refuse_http_faults_on_tls(experiment, planned)
     return planned
+
+
+def _refuse_http_faults_on_tls(experiment: Experiment, planned: Iterable[PlannedFault]) -> None:
+    """The proxy passes TLS on as it is: it cannot read the requests in it, so it must not promise to fault them."""
+    requests = [one.http for one in experiment.steady_state if one.http is not None]
+    requests += [experiment.load.http] if experiment.load is not None else []
+    ports = {(url.hostname, url.port or 443) for one in requests if (url := urlsplit(one.url)).scheme == "https"}
+    for fault in planned:
+        for target in fault.targets:
+            if (
+                isinstance(target, RouteTarget)
+                and isinstance(fault.step.fault, HttpFault)
+                and split_address(target.listen) in ports
+            ):
+                raise CannotInject(
+                    f"{fault.id}: {target.label} is used with https, and Squall has no certificate to read it by: "
+                    "put the route behind what ends the TLS, or use a tcp.* fault"
+                )
 
 
 def _refuse_overlaps(planned: Iterable[PlannedFault]) -> None:
