@@ -115,7 +115,7 @@ class ProxyControl:
         self._ask("disable")
 
     def stats(self) -> dict[str, Any]:
-        """name, listen, upstream, enabled, connections, open, received, sent, hits (by toxic), gone (hits of removed toxics)."""
+        """name, listen, upstream, enabled, connections, open, seed, received, sent, hits (by toxic), gone (hits of removed toxics)."""
         answer: dict[str, Any] = self._ask("stats")
         return answer
 

@@ -220,7 +220,7 @@ class Proxy:
                     counts[flow.direction][1] += flow.outlet.sent
         return {
             "name": self.name, "listen": self.listen, "upstream": self.upstream, "enabled": self.enabled,
-            "connections": self.accepted, "open": len(self.connections),
+            "connections": self.accepted, "open": len(self.connections), "seed": self.plane.seed,
             "received": {stream: count[0] for stream, count in counts.items()},
             "sent": {stream: count[1] for stream, count in counts.items()},
             "hits": {toxic.name: toxic.hits.to_json() for toxic in self.in_order()},
