@@ -168,10 +168,13 @@ class Driver:
             for name, count in (await asyncio.to_thread(_counters, driven.entries)).items():
                 driven.hits[name] = driven.hits.get(name, 0) + count
             reverted = await asyncio.to_thread(self._executor.revert, driven.entries)
-            driven.spans.append((driven.on_since_ns, self._clock.mono_ns()))
+            was_on = bool(driven.entries)  # where not even its first step could be done, nothing was injected
+            if was_on:
+                driven.spans.append((driven.on_since_ns, self._clock.mono_ns()))
             driven.entries, driven.on_since_ns = [], 0
         self.tell(reverted)
-        self._log.emit(FaultEnded(driven.planned.id, self._clock.mono_ns() - began_ns))
+        if was_on:
+            self._log.emit(FaultEnded(driven.planned.id, self._clock.mono_ns() - began_ns))
 
     def tell(self, reverted: Iterable[Reverted]) -> None:
         """Write down what was undone."""

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from squall.actions import Action, Recoverability
     from squall.faults import Fault
-    from squall.targets import Target
+    from squall.targets import ProcessTarget, Target
 
-__all__ = ["Capability", "Host", "Injector", "Plan", "Refusal", "Site"]
+__all__ = ["Capability", "Host", "Injector", "Plan", "Refusal", "Site", "not_permitted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,11 @@ class Refusal:
 
     mechanism: str
     reason: str
+
+
+def not_permitted(target: ProcessTarget) -> str | None:
+    """Why this user may not touch a process or one of those that it covers; looked at before the baseline, not after it."""
+    return next((reason for one in target.all if (reason := one.refusal()) is not None), None)
 
 
 class Injector(Protocol):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from squall.actions import FileLimit
 from squall.faults.stress import FileDescriptors
-from squall.injectors.base import Capability, Host, Plan, Refusal, Site
+from squall.injectors.base import Capability, Host, Plan, Refusal, Site, not_permitted
 from squall.targets import ProcessTarget
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class FileLimitInjector:
     def plan(self, fault: Fault, target: Target, site: Site) -> Plan | Refusal:  # noqa: ARG002, D102
         if not isinstance(fault, FileDescriptors) or not isinstance(target, ProcessTarget):
             return Refusal(self.mechanism, f"limits processes, not a {target.kind}")
+        if (reason := not_permitted(target)) is not None:
+            return Refusal(self.mechanism, reason)
         return Plan(
             self.mechanism,
             (FileLimit(target.identity, target.command, fault.leave),),

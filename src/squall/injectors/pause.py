@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from squall.actions import Action, Pause, PauseCycle
 from squall.faults.process import Pause as PauseFault
-from squall.injectors.base import Capability, Host, Plan, Refusal, Site
+from squall.injectors.base import Capability, Host, Plan, Refusal, Site, not_permitted
 from squall.targets import ProcessTarget
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class PauseInjector:
         if not isinstance(fault, PauseFault) or not isinstance(target, ProcessTarget):
             return Refusal(self.mechanism, f"stops processes, not a {target.kind}")
         hit = target.with_descendants() if fault.descendants else target
+        if (reason := not_permitted(hit)) is not None:
+            return Refusal(self.mechanism, reason)
         actions: tuple[Action, ...]
         if fault.stopped is None or fault.every is None:
             actions = tuple(Pause(identity, target.command) for identity in hit.all)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from squall.actions import Signal
 from squall.faults.process import Crash, Kill
-from squall.injectors.base import Capability, Host, Plan, Refusal, Site
+from squall.injectors.base import Capability, Host, Plan, Refusal, Site, not_permitted
 from squall.targets import ProcessTarget
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class SignalInjector:
         if not isinstance(fault, Kill | Crash) or not isinstance(target, ProcessTarget):
             return Refusal(self.mechanism, f"hits processes, not a {target.kind}")
         hit = target.with_descendants() if fault.descendants else target
+        if (reason := not_permitted(hit)) is not None:
+            return Refusal(self.mechanism, reason)
         crash = (
             ("a crash by signal does not run the service's own recover or except",) if isinstance(fault, Crash) else ()
         )

@@ -122,11 +122,7 @@ class Executor:
 
 def undo_entry(journal: Journal, entry: Entry, by: str) -> Reverted:
     """Undo and look; errors become part of what was seen, a full disk does not stop the undoing."""
-    try:
-        entry.action.undo()
-        look = entry.action.verify()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other steps must still be undone, and it must be said
-        look = Look(normal=False, detail=f"could not be undone: {type(error).__name__}: {error}")
+    look = _undone(entry.action)
     try:
         journal.undone(entry, look, by)
     except OSError as error:
@@ -134,6 +130,22 @@ def undo_entry(journal: Journal, entry: Entry, by: str) -> Reverted:
         entry.look = look
         look = Look(look.normal, f"{look.detail}; not recorded: {error.strerror}")
     return Reverted(entry, look)
+
+
+def _undone(action: Action) -> Look:
+    """Undo it and look; where undoing fails, what is seen decides: a step that was never done needs no undoing."""
+    trouble = ""
+    try:
+        action.undo()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other steps must still be undone, and it must be said
+        trouble = f"could not be undone: {type(error).__name__}: {error}"
+    try:
+        look = action.verify()
+    except Exception as error:  # noqa: BLE001 - as above
+        return Look(normal=False, detail=trouble or f"could not be looked at: {type(error).__name__}: {error}")
+    if not trouble:
+        return look
+    return Look(look.normal, f"{look.detail}, although it {trouble}" if look.normal else trouble)
 
 
 def undo_entries(journal: Journal, by: str, told: Callable[[Reverted], None] | None = None) -> list[Reverted]:

@@ -74,6 +74,14 @@ class ProcessIdentity:
             self.exe_inode == 0 or proc.executable(self.pid) == (self.exe_device, self.exe_inode)
         )
 
+    def refusal(self) -> str | None:
+        """Why this user may not signal or limit it, None when he may or when it is gone."""
+        try:
+            self.signal(0)
+        except TargetError as error:
+            return str(error)
+        return None
+
     def signal(self, number: int) -> bool:
         """Send it a signal; False when it is gone; TargetError where that is not permitted."""
         if self.boot_id != proc.boot_id():
