@@ -9,7 +9,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from squall.errors import CannotInject, SquallError
+from squall.errors import CannotInject, InputError, SquallError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -71,14 +71,16 @@ class Control:
                     answer = {"error": str(error), "exit_status": error.exit_status}
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
-        except (ConnectionError, asyncio.LimitOverrunError):
+        except (ConnectionError, ValueError):  # ValueError: a line longer than any request
             pass
         finally:
             writer.close()
 
 
 def ask(run: RunFolder, request: dict[str, Any], patience_s: float = _PATIENCE_S) -> dict[str, Any]:
-    """Ask a run that is on; CannotInject when nobody answers, or with the reason of its refusal."""
+    """Ask a run that is on; CannotInject when nobody answers or it refuses, InputError for what it cannot make sense of."""
+    if not run.control.exists():
+        raise InputError(f"run {run.id} is not on: it has ended")
     folder, path = _reachable(run.control)
     try:
         with socket.socket(socket.AF_UNIX) as link:
@@ -97,7 +99,8 @@ def ask(run: RunFolder, request: dict[str, Any], patience_s: float = _PATIENCE_S
         os.close(folder)
     answer: dict[str, Any] = json.loads(data)
     if "error" in answer:
-        raise CannotInject(f"run {run.id}: {answer['error']}")
+        wrong = InputError if answer.get("exit_status") == InputError.exit_status else CannotInject
+        raise wrong(f"run {run.id}: {answer['error']}")
     return answer
 
 
@@ -107,7 +110,7 @@ def running(state: State) -> list[RunFolder]:
     for run in state.open_runs():
         try:
             ask(run, {"op": "ping"}, patience_s=1.0)
-        except (CannotInject, FileNotFoundError):
+        except (CannotInject, InputError, FileNotFoundError):
             continue
         found.append(run)
     return found

@@ -136,17 +136,17 @@ class State:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except PermissionError as error:
-            raise SquallError(
-                f"{self._open} may not be read: {error.strerror}; run as its owner, or set SQUALL_STATE"
-            ) from error
+            raise _not_yours(self.path, error) from error
         return [RunFolder(self.runs / name) for name in names]
 
     def all_runs(self) -> list[RunFolder]:
         """Every run, oldest first."""
         try:
             return [RunFolder(self.runs / name) for name in sorted(os.listdir(self.runs))]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
+        except PermissionError as error:
+            raise _not_yours(self.path, error) from error
 
     def find_run(self, wanted: str) -> RunFolder:
         """A run by its id, a part of it that only one run has, "last", or its folder's path; InputError otherwise."""
@@ -167,8 +167,14 @@ class State:
 
     @property
     def halted(self) -> bool:
-        """Whether `squall halt` is on."""
-        return self.halt_flag.exists()
+        """Whether `squall halt` is on; SquallError where that may not be seen."""
+        try:
+            self.halt_flag.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except PermissionError as error:
+            raise _not_yours(self.path, error) from error
+        return True
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -189,6 +195,10 @@ class State:
             yield
         finally:
             os.close(fd)
+
+
+def _not_yours(folder: Path, error: PermissionError) -> SquallError:
+    return SquallError(f"{folder} may not be read: {error.strerror}; run as its owner, or set SQUALL_STATE")
 
 
 def _sync_folder(folder: Path) -> None:
