@@ -58,10 +58,10 @@ def recover_first() -> None:
     from squall.recovery.orphans import recover_orphans
 
     for found in recover_orphans(state, by="the next command"):
-        if found.reverted or found.residue:
-            click.echo(
-                f"squall: run {found.run.id} had been killed: {len(found.reverted) - len(found.residue)} steps undone now",
-                err=True,
-            )
+        undone = sum(one.look.normal for one in found.reverted)
+        if undone:
+            click.echo(f"squall: run {found.run.id} had been killed: {undone} steps undone now", err=True)
         for line in found.residue:
             click.echo(f"squall: LEFT BEHIND by run {found.run.id}: {line}", err=True)
+        if found.residue:
+            click.echo(f"squall: once that is put right by hand: squall recover {found.run.id} --forget", err=True)

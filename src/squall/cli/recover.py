@@ -77,6 +77,8 @@ def _print(found: Sequence[Recovered]) -> None:
             )
         for line in one.residue:
             click.secho(f"  LEFT BEHIND: {line}", fg="red", err=True)
+        if one.residue:
+            click.echo(f"  once that is put right by hand: squall recover {one.run.id} --forget", err=True)
 
 
 def _forget(state: State, wanted: str) -> None:
