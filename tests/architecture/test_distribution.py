@@ -29,7 +29,10 @@ def installed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(installed: Path, code: str) -> str:
     """Run some Python that finds squall in the folder, not in the checkout."""
-    env = {**os.environ, "PYTHONPATH": str(installed)}
+    bare = {
+        name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")
+    }  # it is a copy that runs
+    env = {**bare, "PYTHONPATH": str(installed)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, cwd=installed, capture_output=True, text=True, check=False
     )

@@ -56,7 +56,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(tree / "src")}
+    bare = {
+        name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")
+    }  # it is a copy that runs
+    env = {**bare, "PYTHONPATH": str(tree / "src")}
     return subprocess.run(
         [sys.executable, *command], cwd=tree, env=env, capture_output=True, text=True, check=False, timeout=300
     )
