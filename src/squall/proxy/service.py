@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -46,7 +47,7 @@ def serve(
     PlaneGone when the data plane ends by itself.
     """
     specs = _read_config(config_path)
-    stop = threading.Event()
+    stop = _Stop()
     before = {number: signal.signal(number, lambda _number, _frame: stop.set()) for number in _SIGNALS}
     try:
         with _DataPlane({"drain_s": 0, "http": False, **(options or {})}, seed) as plane:
@@ -76,9 +77,7 @@ def _populate(link: Link, spec: dict[str, object], path: str | None) -> None:
         raise InputError(f"{path}: proxy {spec['name']}: {refusal}") from refusal
 
 
-def _serve_api(
-    plane: _DataPlane, host: str, port: int, stop: threading.Event, ready: Callable[[str, int], None] | None
-) -> None:
+def _serve_api(plane: _DataPlane, host: str, port: int, stop: _Stop, ready: Callable[[str, int], None] | None) -> None:
     try:
         server = _Server((host, port), Api(plane.link))
     except OSError as error:
@@ -94,6 +93,19 @@ def _serve_api(
         thread.join()
     if plane.ended():
         raise PlaneGone("the data plane ended by itself; its proxies are gone")
+
+
+class _Stop:
+    """Set once, by a signal handler or a thread. Not a threading.Event: its lock is not for handlers, which may run inside `wait`."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+
+    def set(self) -> None:
+        os.write(self._writer, b".")
+
+    def wait(self) -> None:
+        os.read(self._reader, 1)
 
 
 class _DataPlane:
@@ -129,7 +141,7 @@ class _DataPlane:
             self._process.wait()
         self.link.close()
 
-    def watch(self, stop: threading.Event) -> None:
+    def watch(self, stop: _Stop) -> None:
         """Set `stop` when the data plane ends."""
 
         def wait() -> None:
