@@ -27,7 +27,7 @@ test: ## every test, with branch coverage held at its floor (some minutes)
 
 test-fast: ## the tests that take about a second at most (under 90 s in all)
 	@tools/setup dev
-	@$(BIN)/pytest -m "not slow and not crash" $(PYTEST_ARGS)
+	@$(BIN)/pytest --hypothesis-profile=fast -m "not slow and not crash" $(PYTEST_ARGS)
 
 check: ## what needs no run: style, types, layers, house rules
 	@tools/setup dev

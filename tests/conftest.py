@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tests import servers
@@ -11,6 +12,10 @@ from tests import servers
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+hypothesis.settings.register_profile("fast", max_examples=20, deadline=None)
+"""For `make test-fast`, which asks for it by --hypothesis-profile."""
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,6 +13,8 @@ import pytest
 
 from tests.docs.blocks import blocks_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 _PLACE = re.compile(r"# (?P<file>[\w./]+\.py)(?:, (?P<how>at the end|after: |before: |instead of: )(?P<anchor>.*))?\n")
 
@@ -78,7 +80,6 @@ def test_the_worked_example_keeps_the_style(tree: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.slow
 def test_the_worked_example_has_its_types_right(tree: Path) -> None:
     done = run(
         tree,

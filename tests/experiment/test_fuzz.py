@@ -8,6 +8,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -99,6 +100,7 @@ def mutate(document: Any, draw: st.DataObject) -> Any:
     return changed
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=400)
 @given(data=st.data())
 def test_a_damaged_document_is_read_or_refused_and_the_schema_agrees(
@@ -152,6 +154,7 @@ def test_any_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
         read_experiment(path)
 
 
+@pytest.mark.slow
 def test_hostile_documents_are_refused_quickly() -> None:
     laughs = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 10)}]\n" for n in range(12)

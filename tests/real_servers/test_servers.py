@@ -23,6 +23,7 @@ def test_redis_answers_a_real_client(redis_server: servers.RedisServer) -> None:
         assert client.get("orders") == b"1"
 
 
+@pytest.mark.slow
 def test_prometheus_answers_promql(prometheus_server: servers.PrometheusServer) -> None:
     deadline = time.monotonic() + 30
     while not (found := prometheus_server.query('up{job="prometheus"} == 1')):
@@ -31,6 +32,7 @@ def test_prometheus_answers_promql(prometheus_server: servers.PrometheusServer) 
     assert found[0]["value"][1] == "1"  # type: ignore[index]  # as Prometheus' API documents it
 
 
+@pytest.mark.slow
 def test_prometheus_scrapes_what_it_is_given(prometheus_server: servers.PrometheusServer) -> None:
     prometheus_server.scrape("again", prometheus_server.url.removeprefix("http://"))
     deadline = time.monotonic() + 30
