@@ -1,4 +1,7 @@
-"""A guardian that dies on time: killed at its own n-th change. `guardian.py N NOTE ARGUMENTS...`"""
+"""A guardian that dies on time: killed at its own n-th change.
+
+`guardian.py N NOTE ARGUMENTS...`
+"""
 
 from __future__ import annotations
 

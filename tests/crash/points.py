@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def watch(hit: Callable[[str], None]) -> None:
 
     _wrap(os, "write", hit, lambda fd, *_: _is_journal(fd))
     _wrap(os, "fdatasync", hit, _is_journal)
+    for name in ("mkdir", "rmdir", "unlink", "ftruncate"):
+        _wrap(os, name, hit)
     _wrap(signal, "pidfd_send_signal", hit)
     _wrap(resource, "prlimit", hit, lambda *arguments: len(arguments) > 2)
     _wrap(subprocess.Popen, "__init__", hit, name="spawn")
@@ -46,7 +49,7 @@ def watch(hit: Callable[[str], None]) -> None:
 
 def _is_journal(fd: int, *_: object) -> bool:
     try:
-        return os.readlink(f"/proc/self/fd/{fd}").endswith("journal.jsonl")
+        return Path(f"/proc/self/fd/{fd}").readlink().name == "journal.jsonl"
     except OSError:
         return False
 
@@ -69,5 +72,3 @@ def _wrap(
         return result
 
     setattr(owner, attribute, classmethod(wrapped) if is_class_method else wrapped)
-
-

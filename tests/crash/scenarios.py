@@ -1,36 +1,106 @@
-"""One short experiment for each kind of step: together they take every action there is through do and undo."""
+"""Short experiments that together take every action there is through do and undo, alone and several at once."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-__all__ = ["SCENARIOS", "document"]
-
-SCENARIOS: dict[str, dict[str, Any]] = {
-    "pause": {"type": "process.pause"},
-    "pause-cycle": {"type": "process.pause", "stopped": "20ms", "every": "40ms"},
-    "signal": {"type": "process.kill", "signal": "SIGUSR1"},
-    "file-limit": {"type": "stress.fd", "leave": 0},
-    "worker-cpu": {"type": "stress.cpu", "load": "20%"},
-    "worker-memory": {"type": "stress.memory", "amount": "4MiB"},
-    "worker-disk": {"type": "stress.disk", "fill": "1MiB", "spare": "1MiB"},
-    "toxic": {"type": "tcp.latency", "latency": "20ms"},
-    "route-down": {"type": "tcp.down"},
-}
-"""Scenario: its fault. `toxic` and `route-down` also have the step that starts the proxy of the run."""
+__all__ = ["SCENARIOS", "Place", "Scenario"]
 
 
-def document(scenario: str, *, pid: int, port: int, listen: int, folder: str) -> dict[str, Any]:
-    """The experiment's spec, ready for `Experiment.model_validate`."""
-    fault = dict(SCENARIOS[scenario])
-    if fault["type"] == "stress.disk":
-        fault["path"] = folder
-    if fault["type"].startswith("tcp."):
-        targets: dict[str, Any] = {"route": {"listen": f"127.0.0.1:{listen}", "upstream": f"127.0.0.1:{port}"}}
-    else:
-        targets = {"process": {"pid": pid}}
-    return {
-        "name": f"crash-{scenario}", "targets": targets, "faults": [{**fault, "targets": targets, "duration": "120ms"}],
-        "steadyState": [{"name": "alive", "process": {"pid": pid}, "every": "20ms"}],
-        "duration": "120ms", "baseline": "80ms", "recovery": {"within": "100ms"},
-    }  # fmt: skip
+@dataclass(frozen=True)
+class Place:
+    """What a cell's experiment may use: the target's pid, name and port, a free port, a folder to fill."""
+
+    pid: int
+    name: str
+    port: int
+    listen: int
+    folder: str
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One experiment: its faults, and the kinds of steps that it is known to take."""
+
+    kinds: frozenset[str]
+    faults: tuple[dict[str, Any], ...]
+    duration: str = "100ms"
+    follow: bool = False
+    """Select by name, and let the target be killed when it is first hit: the world starts it again."""
+    own_cgroup: bool = False
+    """The engine runs in a cgroup of its own, as a service does: then its guardian gets one too."""
+
+    def missing(self) -> str:
+        """Why it cannot be run here, "" when it can."""
+        if self.own_cgroup and os.geteuid() != 0:
+            return "needs root to make a cgroup: run the tests with sudo to see this"
+        if self.own_cgroup and not Path(UNIFIED, "cgroup.procs").is_file():
+            return f"needs the unified cgroup hierarchy at {UNIFIED}"
+        return ""
+
+    def document(self, place: Place) -> dict[str, Any]:
+        """The experiment's spec, ready for `Experiment.model_validate`."""
+        faults = [self._fault(dict(fault), place) for fault in self.faults]
+        alive = {"command": place.name} if self.follow else {"pid": place.pid}
+        probes: list[dict[str, Any]] = [{"name": "alive", "process": alive, "every": "20ms"}]
+        if any(fault["type"].startswith("http.") for fault in faults):
+            url = f"http://127.0.0.1:{place.listen}/"
+            probes.append({"name": "through", "http": {"url": url}, "every": "20ms", "timeout": "1s"})
+        return {
+            "name": "crash", "faults": faults, "targets": faults[0]["targets"], "steadyState": probes,
+            "duration": self.duration, "baseline": "60ms", "recovery": {"within": "100ms"},
+        }  # fmt: skip
+
+    def _fault(self, fault: dict[str, Any], place: Place) -> dict[str, Any]:
+        if fault["type"] == "stress.disk":
+            fault["path"] = place.folder
+        if fault["type"].startswith(("tcp.", "http.")):
+            fault["targets"] = {"route": {"listen": f"127.0.0.1:{place.listen}", "upstream": f"127.0.0.1:{place.port}"}}
+        elif self.follow:
+            fault["targets"] = {"process": {"command": place.name}, "follow": True}
+        else:
+            fault["targets"] = {"process": {"pid": place.pid}}
+        return {"duration": self.duration, **fault}
+
+
+def _one(kinds: str, **fault: Any) -> Scenario:
+    return Scenario(frozenset(kinds.split()), (fault,))
+
+
+_MOUNTS = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
+UNIFIED = next((path for path in _MOUNTS if Path(path, "cgroup.procs").is_file()), _MOUNTS[1])
+"""Where the unified hierarchy is: hybrid machines have it in a folder of its own."""
+
+SCENARIOS: dict[str, Scenario] = {
+    "pause": _one("pause", type="process.pause"),
+    "pause-cycle": _one("pause-cycle", type="process.pause", stopped="20ms", every="40ms"),
+    "signal": _one("signal", type="process.kill", signal="SIGUSR1"),
+    "file-limit": _one("file-limit", type="stress.fd", leave=0),
+    "worker-cpu": _one("worker", type="stress.cpu", load="20%"),
+    "worker-memory": _one("worker", type="stress.memory", amount="4MiB"),
+    "worker-disk": _one("worker", type="stress.disk", fill="1MiB", spare="1MiB"),
+    "toxic-tcp": _one("proxy-route toxic", type="tcp.latency", latency="20ms"),
+    "toxic-http": _one("proxy-route toxic", type="http.delay", delay="20ms"),
+    "route-down": _one("proxy-route route-down", type="tcp.down"),
+    "several": Scenario(
+        frozenset({"pause", "file-limit", "worker", "proxy-route", "toxic"}),
+        (
+            {"type": "process.pause", "after": "20ms", "duration": "60ms"},
+            {"type": "stress.fd", "leave": 0, "after": "10ms", "duration": "80ms"},
+            {"type": "stress.cpu", "load": "10%"},
+            {"type": "tcp.timeout", "timeout": "20ms", "after": "30ms", "duration": "40ms"},
+        ),
+    ),
+    "pulses": Scenario(
+        frozenset({"pause"}), ({"type": "process.pause", "pulse": {"on": "20ms", "off": "20ms"}},), duration="100ms"
+    ),
+    "follow": Scenario(frozenset({"pause"}), ({"type": "process.pause"},), duration="500ms", follow=True),
+    "follow-kill": Scenario(
+        frozenset({"signal"}), ({"type": "process.kill", "signal": "SIGKILL", "pulse": {"on": "20ms", "off": "180ms"}},),
+        duration="300ms", follow=True,
+    ),
+    "guardian-cgroup": Scenario(frozenset({"pause", "guardian-cgroup"}), ({"type": "process.pause"},), own_cgroup=True),
+}  # fmt: skip

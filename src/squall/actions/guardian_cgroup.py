@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from squall.targets.identity import ProcessIdentity
 
 __all__ = ["GuardianCgroup", "place_for_guardian"]
+
+_EMPTY_S = 1.0
+"""A guardian that was just killed keeps its cgroup busy until it is gone."""
 
 
 def place_for_guardian(run: str) -> str | None:
@@ -43,13 +48,19 @@ class GuardianCgroup(Action, kind="guardian-cgroup", recoverability="guarded"):
 
     def undo(self) -> None:  # noqa: D102
         folder = Path(self.folder)
-        if not folder.is_dir():
-            return
-        for pid in (folder / "cgroup.procs").read_text().split():
-            with contextlib.suppress(OSError):
-                (folder.parent / "cgroup.procs").write_text(pid)
-        with contextlib.suppress(FileNotFoundError):
-            folder.rmdir()
+        deadline = time.monotonic() + _EMPTY_S
+        while folder.is_dir():
+            try:
+                for pid in (folder / "cgroup.procs").read_text().split():
+                    with contextlib.suppress(OSError):
+                        (folder.parent / "cgroup.procs").write_text(pid)
+                folder.rmdir()
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.002)
 
     def verify(self) -> Look:  # noqa: D102
         there = Path(self.folder).is_dir()

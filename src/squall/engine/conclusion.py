@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from squall.analysis import Facts, Timeline, judge
-from squall.errors import ResidueError, SquallError
+from squall.errors import JournalError, ResidueError, SquallError
 from squall.probes.samples import read_samples
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ class Conclusion:
     def verdict(self, experiment: Experiment, run: RunFolder) -> VerdictReached:
         """Judge the samples in the run's folder."""
         timeline = self._timeline()
-        series = read_samples(run.samples) if run.samples.exists() else {}
+        try:
+            series = read_samples(run.samples)
+        except (OSError, JournalError):  # none were taken, or the disk took none: that cannot pass
+            series = {}
         verdict = judge(experiment, series, timeline, self._facts(injected=bool(timeline.faults)))
         if self.error is not None and not timeline.faults:
             verdict = replace(verdict, reason=f"nothing was injected: {self.error}")

@@ -57,7 +57,7 @@ class Control:
         if self._server is not None:
             self._server.close()
             self._server = None
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # gone already, or on a disk that became read-only
             self._path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

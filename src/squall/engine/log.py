@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -36,11 +37,17 @@ class EventLog:
         stamped = Stamped(Stamp(self._run, self._seq, self._clock.wall_ns(), self._clock.mono_ns()), event)
         self._seq += 1
         try:
-            os.write(self._fd, encode(stamped).encode() + b"\n")
+            self._append(encode(stamped).encode() + b"\n")
         except OSError as error:
             self.failure = self.failure or error
         for listener in self._listeners:
             listener(stamped)
+
+    def _append(self, line: bytes) -> None:
+        written = os.write(self._fd, line)
+        if written < len(line):  # the disk is full: a half line would spoil the next one
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Close the file; harmless when closed."""

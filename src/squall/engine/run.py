@@ -110,9 +110,11 @@ class Run:
         try:
             executor.check(action for fault in planned for action in (*fault.setup, *fault.actions))
             guard = await asyncio.to_thread(Guard.start, self._state, run, journal)
-        except BaseException:
+        except BaseException as error:
             executor.close()
             _forget(self._state, run)
+            if isinstance(error, OSError):
+                raise CannotInject(f"the guardian cannot be started: {error.strerror}; nothing was injected") from error
             raise
         try:
             return await self._guarded(run, planned, executor, guard)
@@ -120,8 +122,7 @@ class Run:
             raise CannotInject(f"the run's files cannot be written below {run.path}: {error.strerror}") from error
         finally:
             await asyncio.to_thread(executor.revert_all)
-            executor.close()  # what could not be undone stays in the journal, for `squall recover` to try again
-            guard.farewell()
+            executor.close(guard.farewell)  # what could not be undone stays in the journal, for `squall recover`
 
     def _add_derived_expectations(self, planned: list[PlannedFault]) -> None:
         if not self.experiment.steady_state and self.experiment.load is None:
@@ -292,14 +293,15 @@ class Run:
     async def _recover(self, executor: Executor, driver: Driver, watchdog: Watchdog, load: LoadProcess | None) -> None:
         if self._ending.cause is not None and self._times.fault_ns == 0:
             await self._analyse()  # it was ended before anything was injected
-        self._enter("recover", int(self.experiment.recovery.within))
+        heals = bool(self._times.fault_ns) and self._ending.cause in (None, "ceiling", "stopped")
+        self._enter("recover", int(self.experiment.recovery.within) if heals else 0)
         heal_s = self.experiment.recovery.within.seconds
         watchdog.allow(heal_s + 30.0)
         setup = {entry.number for entry in driver.setup}
         mine = [entry for entry in executor.open_entries if entry.number not in setup and entry.fault != "guardian"]
         driver.tell(await asyncio.to_thread(executor.revert, mine))
         self._times.recovered_ns = self._clock.mono_ns()
-        if self._times.fault_ns and self._ending.cause in (None, "ceiling", "stopped"):
+        if heals:
             await self._watch_healing(load)
 
     async def _watch_healing(self, load: LoadProcess | None) -> None:
@@ -392,7 +394,8 @@ class Run:
 
 def _forget(state: State, run: RunFolder) -> None:
     """Remove a run's folder that holds nothing worth keeping: nothing was injected."""
-    state.mark_closed(run)
+    with contextlib.suppress(OSError):
+        state.mark_closed(run)
     for name in ("journal.jsonl", "guardian.log"):
         with contextlib.suppress(OSError):
             (run.path / name).unlink()
@@ -415,12 +418,11 @@ async def _maybe(load: LoadProcess | None) -> Any:
 
 
 def _squall_error(group: BaseExceptionGroup[BaseException]) -> SquallError:
-    """The first error of Squall's own in a group; what is none of ours goes up."""
-    mine = group.subgroup(SquallError)
+    """The first error of Squall's own, or of a disk's, in a group; what is neither goes up."""
+    mine = group.subgroup((SquallError, OSError))
     if mine is None:
         raise group
     first: BaseException = mine
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
-    assert isinstance(first, SquallError)  # noqa: S101 - the subgroup holds nothing else
-    return first
+    return first if isinstance(first, SquallError) else CannotInject(str(first))

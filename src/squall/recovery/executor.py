@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from dataclasses import dataclass
@@ -109,14 +110,22 @@ class Executor:
             os.close(fd)
         return undo_entry(self._journal, entry, "engine")
 
-    def close(self) -> list[Entry]:
-        """Close the journal when nothing is open; else leave it for `squall recover` and return what is open."""
+    def close(self, farewell: Callable[[], None] | None = None) -> list[Entry]:
+        """Close the journal when nothing is open; else leave it for `squall recover` and return what is open.
+
+        `farewell` is called in between: while the run's marker is there the next command finds it, should the guardian
+        never leave. On a disk that takes no more, the marker may stay although nothing is open: that is harmless.
+        """
         left = self.open_entries
-        if left:
-            self._journal.release()
-        else:
-            self._journal.close()
-            self._state.mark_closed(self._run)
+        if not left:
+            with contextlib.suppress(OSError):
+                self._journal.close()
+        self._journal.release()
+        if farewell is not None:
+            farewell()
+        if not left:
+            with contextlib.suppress(OSError):
+                self._state.mark_closed(self._run)
         return left
 
 

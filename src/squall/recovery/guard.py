@@ -25,6 +25,8 @@ __all__ = ["Guard"]
 
 _READY_S = 10.0
 _BYE_S = 3.0
+_SILENCE_S = 5.0
+"""A guardian that has answered no beat for so long hangs, or was stopped: it cannot be relied on."""
 
 
 class Guard:
@@ -33,6 +35,7 @@ class Guard:
     def __init__(self, process: subprocess.Popen[bytes], link: socket.socket, log: Path) -> None:
         self._process, self._link, self._log = process, link, log
         self.identity = ProcessIdentity.of(process.pid)
+        self._unanswered_since_s: float | None = None
 
     @classmethod
     def start(cls, state: State, run: RunFolder, journal: Journal) -> Self:
@@ -73,20 +76,27 @@ class Guard:
     def beat(self, left_s: float) -> None:
         """Say that the engine lives and how many seconds it may still take."""
         deadline = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + round(left_s * 1e9)
+        if self._unanswered_since_s is None:
+            self._unanswered_since_s = time.monotonic()
         with contextlib.suppress(OSError):
             self._link.send(b"beat %d\n" % deadline)
 
     def lost(self) -> bool:
-        """Whether the guardian is gone or about to leave."""
+        """Whether the guardian is gone, about to leave, or hangs."""
         try:
             while data := self._link.recv(4096):
+                self._unanswered_since_s = None
                 if b"leaving" in data:
                     return True
         except BlockingIOError:
-            return self._process.poll() is not None
+            return self._process.poll() is not None or self._silent()
         except OSError:
             return True
         return True
+
+    def _silent(self) -> bool:
+        since = self._unanswered_since_s
+        return since is not None and time.monotonic() - since > _SILENCE_S
 
     def farewell(self) -> None:
         """Let it go: everything is undone, or left for `squall recover`; waits until it has ended."""

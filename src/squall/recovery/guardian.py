@@ -10,7 +10,6 @@ that there is one writer, waits until it is gone, and undoes everything that is 
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import signal
 import socket
@@ -18,9 +17,10 @@ import sys
 import time
 from pathlib import Path
 
+from squall.errors import JournalError
 from squall.kernel import proc
 from squall.recovery.executor import undo_entries
-from squall.recovery.journal import Journal
+from squall.recovery.journal import Journal, read_journal
 from squall.recovery.state import RunFolder, State
 
 __all__ = ["main"]
@@ -142,9 +142,17 @@ def main() -> int:
         while reason is None:
             reason = watch.wait()
     if reason == "bye":
+        _leave(state, run)
         return 0
     watch.end_engine()
     return _recover(state, run, journal_fd, reason)
+
+
+def _leave(state: State, run: RunFolder) -> None:
+    """The engine says that all is undone: take the marker away, should it be killed before it does."""
+    with contextlib.suppress(OSError, JournalError):
+        if read_journal(run.journal).closed:
+            state.mark_closed(run)
 
 
 def _recover(state: State, run: RunFolder, journal_fd: int, reason: str) -> int:
@@ -160,13 +168,14 @@ def _recover(state: State, run: RunFolder, journal_fd: int, reason: str) -> int:
     if not journal.view.closed:
         with contextlib.suppress(OSError):
             journal.close()
-    state.mark_closed(run)
-    with contextlib.suppress(OSError):
-        os.unlink(run.control)
+    with contextlib.suppress(OSError):  # a read-only disk: the next command finds a closed journal
+        state.mark_closed(run)
+    run.remove_sockets()
     return 0
 
 
 def _say(line: str) -> None:
-    """Into the run's guardian.log."""
-    sys.stderr.write(f"{time.strftime('%FT%T%z')} {line}\n")
-    sys.stderr.flush()
+    """Into the run's guardian.log; a disk that takes no more must not keep it from undoing."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{time.strftime('%FT%T%z')} {line}\n")
+        sys.stderr.flush()

@@ -13,6 +13,8 @@ undone, and the damage is said.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -171,8 +173,16 @@ class Journal:
 
     @classmethod
     def adopt(cls, path: Path) -> Self:
-        """Lock and read another's, to undo it; Conflict while its engine or guardian holds it."""
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        """Lock and read another's, to undo it; Conflict while its engine or guardian holds it.
+
+        On a disk that has become read-only too: what is undone cannot be written down there, but it can be undone.
+        """
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -188,7 +198,8 @@ class Journal:
         except JournalError:
             os.close(fd)
             raise
-        _cut_torn_end(fd)
+        with contextlib.suppress(OSError):  # read-only: nothing will be appended to it either
+            _cut_torn_end(fd)
         return cls(path, fd, view)
 
     def intend(self, fault: str, action: Action) -> Entry:
@@ -239,9 +250,16 @@ class Journal:
 
     def _append(self, data: dict[str, Any]) -> None:
         line = json.dumps(data, separators=(",", ":")).encode() + b"\n"
-        view = memoryview(line)
-        while view:
-            view = view[os.write(self.fd, view) :]
+        before, view = os.fstat(self.fd).st_size, memoryview(line)
+        try:
+            while view:
+                view = view[os.write(self.fd, view) :]
+        except OSError as error:
+            error.filename = str(self.path)
+            if len(view) < len(line):
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self.fd, before)  # half a line would spoil the next one, for which there may be room
+            raise
         os.fdatasync(self.fd)
 
 
@@ -253,8 +271,6 @@ def _set_room_aside(fd: int) -> None:
     keep_size = 1
     if libc.fallocate(fd, keep_size, ctypes.c_long(0), ctypes.c_long(_ROOM)) != 0:
         error = ctypes.get_errno()
-        import errno
-
         if error == errno.ENOSPC:
             raise OSError(error, os.strerror(error))
 

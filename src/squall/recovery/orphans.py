@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from squall.errors import Conflict, JournalError
+from squall.kernel import proc
 from squall.recovery.executor import Reverted, undo_entries
-from squall.recovery.journal import Journal
+from squall.recovery.journal import Journal, read_journal
+from squall.targets.limits import OWN_MARK
 
 if TYPE_CHECKING:
     from squall.recovery.state import RunFolder, State
 
 __all__ = ["Recovered", "recover_orphans", "recover_run"]
+
+_WOKEN_S = 3.0
+"""How long a guardian that was found stopped may take to undo everything."""
 
 
 @dataclass(slots=True)
@@ -33,11 +41,11 @@ def recover_run(state: State, run: RunFolder, by: str = "recover") -> Recovered 
     """Undo one run if it is an orphan; None when it is on."""
     found = Recovered(run)
     try:
-        journal = Journal.adopt(run.journal)
+        journal = _adopt(run)
     except Conflict:
         return None
     except FileNotFoundError:  # killed between the marker and the journal: nothing was announced
-        state.mark_closed(run)
+        _close(state, run)
         return found
     except (JournalError, OSError) as error:
         found.residue.append(str(error))
@@ -51,12 +59,49 @@ def recover_run(state: State, run: RunFolder, by: str = "recover") -> Recovered 
         ]
         found.residue += journal.view.damage
         if not found.residue:
-            if not journal.view.closed:
-                journal.close()
-            state.mark_closed(run)
-            run.control.unlink(missing_ok=True)
-    except OSError as error:
-        found.residue.append(f"{run.journal}: {error.strerror}")
+            _close(state, run, journal)
     finally:
         journal.release()
     return found
+
+
+def _close(state: State, run: RunFolder, journal: Journal | None = None) -> None:
+    """Write down that nothing is open; on a disk that takes no more the marker stays, and whoever finds it looks again."""
+    if journal is not None and not journal.view.closed:
+        with contextlib.suppress(OSError):
+            journal.close()
+    with contextlib.suppress(OSError):
+        state.mark_closed(run)
+    run.remove_sockets()
+
+
+def _adopt(run: RunFolder) -> Journal:
+    """Take over the journal; a guardian that was stopped before its engine died is woken first, to do its work."""
+    try:
+        return Journal.adopt(run.journal)
+    except Conflict:
+        if not _wake(run):
+            raise
+    deadline = time.monotonic() + _WOKEN_S
+    while True:
+        try:
+            return Journal.adopt(run.journal)
+        except Conflict:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _wake(run: RunFolder) -> bool:
+    """Let the stopped processes of a run go on whose engine is gone; whether there were any."""
+    with contextlib.suppress(JournalError):
+        engine = read_journal(run.journal).engine
+        if engine is not None and engine.same_process():
+            return False
+    woken = False
+    for pid in proc.carriers(OWN_MARK, run.id):
+        stat = proc.read_stat(pid)
+        if stat is not None and stat.stopped:
+            with contextlib.suppress(PermissionError):
+                woken = proc.send_signal(pid, stat.start_ticks, signal.SIGCONT) or woken
+    return woken

@@ -60,6 +60,12 @@ class RunFolder:
         """The socket that takes stop, adjust and status while the run lives."""
         return self.path / "control.sock"
 
+    def remove_sockets(self) -> None:
+        """Remove what listens for nobody any more: a killed process leaves its sockets' names."""
+        for path in self.path.glob("*.sock"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
 
 @dataclass(frozen=True, slots=True)
 class State:
