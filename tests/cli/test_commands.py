@@ -212,7 +212,7 @@ def test_both_dead_the_next_command_undoes_it(squall: Any, target: Any) -> None:
         process.communicate()
     assert state_of(target.pid) == "T", "nobody is left to undo it"
     done = squall("list")
-    assert "had been killed: 1 steps undone now" in done.stderr
+    assert "had been killed: 1 step undone now" in done.stderr
     wait_for(lambda: state_of(target.pid) in ("S", "R"), 5)
     assert squall("recover").stdout == "Nothing to recover.\n"
 

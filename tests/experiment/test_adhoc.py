@@ -51,7 +51,7 @@ def test_what_is_given_is_taken() -> None:
         ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"baseline": Duration.parse("2h")}, "baseline: '2h' is out of range: 0s to 1h is allowed"),
         ({"duration": Duration.parse("1ms")}, "duration: '1ms' is out of range: 100ms to 24h is allowed"),
-        ({"fault": parse_fault("tcp.down", {})}, "type: tcp.down happens to a route, but its targets select a process"),
+        ({"fault": parse_fault("tcp.down", {})}, "tcp.down happens to a route, but its targets select a process"),
     ],
 )
 def test_what_does_not_fit_is_wrong_input(arguments: dict[str, object], message: str) -> None:

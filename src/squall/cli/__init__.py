@@ -6,6 +6,7 @@ Nothing is decided in here: a command reads its options, calls one room below, a
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -38,4 +39,5 @@ def _open_standard_streams() -> None:
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for the life of the process
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

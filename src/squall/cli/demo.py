@@ -94,6 +94,9 @@ class _Pools:
         self.ran_out: dict[str, float] = {}
         """Service: seconds after the fault's start at which all its workers were busy."""
         self.fault_began: float | None = None
+        self.fault_ended: float | None = None
+        self.drained: float | None = None
+        """When, after the fault, no order waited for a worker any more, by the same clock."""
         self.say: Any = lambda _line: None
 
     def __enter__(self) -> Self:
@@ -105,10 +108,12 @@ class _Pools:
         self._thread.join(5)
 
     def hear(self, stamped: Stamped) -> None:
-        from squall.events import FaultStarted
+        from squall.events import FaultEnded, FaultStarted
 
         if isinstance(stamped.event, FaultStarted):
             self.fault_began = time.monotonic()
+        elif isinstance(stamped.event, FaultEnded):
+            self.fault_ended = time.monotonic()
 
     def _watch(self) -> None:
         with ThreadPoolExecutor(len(_CHAIN)) as asking:  # a stalled service must not hold up the look at the others
@@ -118,8 +123,12 @@ class _Pools:
                     for name in _CHAIN
                     if name != "inventory" or self.fault_began is None
                 }
+                asked = time.monotonic()
                 for name, answer in pending.items():
                     self._look(name, answer.result())
+                waiting = [pool is None or pool.exhausted or pool.queue for pool in self.now.values()]
+                if self.fault_ended is not None and asked > self.fault_ended and self.drained is None and not any(waiting):
+                    self.drained = asked
 
     def _look(self, name: str, pool: Pool | None) -> None:
         self.now[name] = pool
@@ -195,8 +204,11 @@ class _Share:
         return name, str(self.sent), str(self.failed), f"{self.share:.1%}", p95
 
 
-def _phases(outcome: Outcome) -> tuple[dict[str, _Share], float | None]:
-    """Orders before, under the fault, while healing and after; and the time to heal in seconds."""
+def _phases(outcome: Outcome, drained: float | None) -> tuple[dict[str, _Share], float | None]:
+    """Orders before, under the fault, while healing and after; and the time to heal in seconds.
+
+    Healed is: the steady state holds again, and no order waits for a worker any more.
+    """
     from squall.events import FaultEnded, FaultStarted, VerdictReached, decode
     from squall.probes.samples import OUTCOMES, read_samples
 
@@ -232,7 +244,7 @@ def _tell(outcome: Outcome, pools: _Pools, complaints: list[str]) -> None:
     from squall.cli.printing import table
     from squall.reports.writing import write_reports
 
-    phases, healed_s = _phases(outcome)
+    phases, healed_s = _phases(outcome, pools.drained)
     click.echo()
     click.echo(table([share.row(name) for name, share in phases.items()], ("orders", "sent", "failed", "share", "p95")))
     click.echo("\nWho ran out of what, when (seconds after inventory stopped):")

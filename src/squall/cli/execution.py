@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -47,16 +48,17 @@ def execute(
         loop = asyncio.get_running_loop()
 
         def asked(number: signal.Signals) -> None:
+            run.interrupt(number.name)
             if progress is not None:
                 progress.say(
                     f"{number.name}: recovering; the report follows" if not interrupted else "still recovering"
                 )
             interrupted.append(number)
-            run.interrupt(number.name)
 
         interrupted: list[signal.Signals] = []
         for number in _ENDING_SIGNALS:
-            loop.add_signal_handler(number, asked, number)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup left it
+                loop.add_signal_handler(number, asked, number)
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # a stopped engine is ended by its guardian
         return await run.execute()
@@ -68,9 +70,21 @@ def execute(
 
 
 def finish(outcome: Outcome, *, as_json: bool, formats: Sequence[str] = ("html",), into: Path | None = None) -> None:
-    """Write the reports, print the result and exit with its status: also when the report itself fails."""
+    """Write the reports, print the result and exit with its status: also when nobody reads it, or the report itself fails."""
+    with contextlib.suppress(OSError):
+        _tell(outcome, as_json=as_json, formats=formats, into=into)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # what could not be written must not be tried again at the interpreter's end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(outcome.exit_status)
+
+
+def _tell(outcome: Outcome, *, as_json: bool, formats: Sequence[str], into: Path | None) -> None:
     try:
         _report(outcome, as_json=as_json, formats=formats, into=into)
+        sys.stdout.flush()
     except Exception as error:  # noqa: BLE001 - a report that fails must not hide how the run ended
         click.echo(
             f"squall: the report could not be written: {type(error).__name__}: {error}; "
@@ -80,8 +94,6 @@ def finish(outcome: Outcome, *, as_json: bool, formats: Sequence[str] = ("html",
         click.echo(f"{outcome.verdict}: {outcome.reason}", err=True)
     for line in outcome.residue:
         click.secho(f"LEFT BEHIND: {line}", fg="red", bold=True, err=True)
-    sys.stdout.flush()
-    sys.exit(outcome.exit_status)
 
 
 def _report(outcome: Outcome, *, as_json: bool, formats: Sequence[str], into: Path | None) -> None:

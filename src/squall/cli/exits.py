@@ -6,6 +6,7 @@ Exit status: 0 passed, 1 failed, 2 wrong input, 3 aborted, 4 could not inject, 5
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,8 @@ def exiting() -> Iterator[None]:
     except SquallError as error:
         click.echo(f"squall: {error}", err=True)
         sys.exit(error.exit_status)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # whoever read this has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -60,7 +61,10 @@ def recover_first() -> None:
     for found in recover_orphans(state, by="the next command"):
         undone = sum(one.look.normal for one in found.reverted)
         if undone:
-            click.echo(f"squall: run {found.run.id} had been killed: {undone} steps undone now", err=True)
+            click.echo(
+                f"squall: run {found.run.id} had been killed: {undone} step{'' if undone == 1 else 's'} undone now",
+                err=True,
+            )
         for line in found.residue:
             click.echo(f"squall: LEFT BEHIND by run {found.run.id}: {line}", err=True)
         if found.residue:

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from squall.cli.printing import json_option
 from squall.errors import InputError
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
+    from squall.units import Duration
+
 __all__ = ["command", "parse_target"]
 
 
-_TARGETS = "pid:4711, command:NAME, port:8083, unit:NAME, cgroup:PATH or route:LISTEN->UPSTREAM"
+_FORMS = {
+    "process": ("pid:4711", "command:NAME", "port:8083", "unit:NAME"),
+    "cgroup": ("cgroup:PATH",),
+    "route": ('"route:LISTEN->UPSTREAM"',),
+}
+"""How each kind of target is written; in quotes where a shell would take the > for itself."""
 _PROBES = "What must go on working: an http(s) URL or a TCP address; may be given several times."
+
+
+class _Seed(click.IntRange):
+    """A range so wide that saying it helps nobody."""
+
+    def _describe_range(self) -> str:
+        return "0 or more"
 
 
 class _Faults(click.Group):
@@ -46,18 +63,21 @@ class _Faults(click.Group):
 
 @click.group("inject", cls=_Faults, subcommand_metavar="TYPE [OPTIONS]")
 def command() -> None:
-    r"""Inject one fault into one target for a while; a probe derived from the target watches it, unless you give --probe.
+    """Inject one fault into one target for a while; a probe derived from the target watches it, unless you give --probe.
 
     \b
     squall inject process.pause --target command:shop-inventory --duration 10s
-    squall inject tcp.latency --target route:127.0.0.1:9000->127.0.0.1:8083 --latency 300ms --duration 30s
-    """
+    squall inject tcp.latency --target "route:127.0.0.1:9000->127.0.0.1:8083" \\
+        --latency 300ms --duration 30s
+
+    What a fault takes: squall inject TYPE --help.
+    """  # noqa: D301 - the character itself: it tells click to keep these lines as they are
 
 
 def parse_target(text: str) -> dict[str, Any]:
     """A target as `squall inject` takes it, as the document's `targets` mapping; InputError for anything else."""
     kind, _, value = text.partition(":")
-    if kind in ("pid", "port") and value.isdecimal():
+    if kind in ("pid", "port") and value.isascii() and value.isdecimal():
         return {"process": {kind: int(value)}}
     if kind in ("command", "unit") and value:
         return {"process": {kind: value}}
@@ -66,7 +86,14 @@ def parse_target(text: str) -> dict[str, Any]:
     if kind == "route" and "->" in value:
         listen, _, upstream = value.partition("->")
         return {"route": {"listen": listen.strip(), "upstream": upstream.strip()}}
-    raise InputError(f"--target {text!r} cannot be read; write {_TARGETS}")
+    if kind == "route" and value.endswith("-"):
+        raise InputError(f"--target {text!r} has lost its end: quote it, or the shell takes the > for itself")
+    raise InputError(f"--target {text!r} cannot be read; write {_forms(tuple(_FORMS))}")
+
+
+def _forms(kinds: tuple[str, ...]) -> str:
+    *first, last = [form for kind in kinds for form in _FORMS[kind]]
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _command(tag: str) -> click.Command:
@@ -84,15 +111,15 @@ def _command(tag: str) -> click.Command:
             click.Option([option.name, option.field], help=f"{option.help}{default}", required=option.required, **extra)
         )
     params += [
-        click.Option(["--target", "-t"], required=True, metavar="TARGET", help=_TARGETS),
+        click.Option(["--target", "-t"], required=True, metavar="TARGET", help=f"{_forms(model.targets)}."),
         click.Option(["--duration", "-d"], required=True, metavar="DURATION", help="How long the fault is on."),
-        click.Option(["--mode"], help="one, all, fixed, fixed-percent, random-max-percent; needed where several match."),
-        click.Option(["--value"], help="A count for fixed, a percentage for the percent modes."),
+        click.Option(["--mode"], metavar="MODE", help="one, all, fixed, fixed-percent, random-max-percent; needed where several match."),
+        click.Option(["--value"], metavar="COUNT|PERCENTAGE", help="A count for fixed, a percentage for the percent modes."),
         click.Option(["--follow"], is_flag=True, help="Find the target again when it restarts."),
         click.Option(["--baseline"], default="2s", show_default=True, metavar="DURATION", help="Watched before."),
         click.Option(["--probe"], multiple=True, metavar="URL|HOST:PORT", help=_PROBES),
         click.Option(["--within"], default="30s", show_default=True, metavar="DURATION", help="How soon it must have healed."),
-        click.Option(["--seed"], type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Decides every draw."),
+        click.Option(["--seed"], type=_Seed(0, 2**63 - 1), default=0, show_default=True, metavar="NUMBER", help="Decides every draw."),
         click.Option(["--dry-run"], is_flag=True, help="Print targets, mechanisms, steps and undos; touch nothing."),
         click.Option(["--quiet", "-q"], is_flag=True, help="No progress."),
     ]  # fmt: skip
@@ -111,16 +138,15 @@ def _inject(tag: str, given: dict[str, Any]) -> None:
     from squall.experiment.model import Recovery
     from squall.faults import FAULTS
     from squall.faults.options import fault_from_options, fault_options
-    from squall.units import Duration
 
     fields = {option.field for option in fault_options(FAULTS[tag])}
     fault = fault_from_options(FAULTS[tag], {name: value for name, value in given.items() if name in fields})
     experiment = adhoc(
         fault,
         _targets(given),
-        Duration.parse(given["duration"]),
-        baseline=Duration.parse(given["baseline"]),
-        recovery=Recovery(within=Duration.parse(given["within"])),
+        _duration("--duration", given["duration"], "100ms", "24h"),
+        baseline=_duration("--baseline", given["baseline"], "0s", "1h"),
+        recovery=Recovery(within=_duration("--within", given["within"], "100ms", "1h")),
         expectations=_expectations(given["probe"]),
         seed=given["seed"],
     )
@@ -130,6 +156,19 @@ def _inject(tag: str, given: dict[str, Any]) -> None:
         show_plan(experiment, as_json=given["as_json"])
         return
     finish(execute(experiment, quiet=given["quiet"]), as_json=given["as_json"])
+
+
+def _duration(option: str, text: str, least: str, most: str) -> Duration:
+    from squall.errors import UnitError
+    from squall.units import Duration
+
+    try:
+        found = Duration.parse(text)
+    except UnitError as error:
+        raise InputError(f"{option}: {error}") from None
+    if not Duration.parse(least) <= found <= Duration.parse(most):
+        raise InputError(f"{option}: {text!r} is out of range: {least} to {most} is allowed")
+    return found
 
 
 def _targets(given: dict[str, Any]) -> Any:
@@ -145,9 +184,18 @@ def _targets(given: dict[str, Any]) -> Any:
     try:
         return Targets.model_validate({**data, "follow": given["follow"]})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = f"--{first['loc'][0]}" if first["loc"] in {("mode",), ("value",)} else f"--target {given['target']}"
-        raise InputError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise InputError(_said(error, data, Targets, f"--target {given['target']}")) from None
+
+
+def _said(error: ValidationError, data: dict[str, Any], model: type[BaseModel], source: str) -> str:
+    """What is wrong with an option in the words that a document's errors have; --mode and --value are options of their own."""
+    from squall.documents import Document, problems_from_pydantic
+
+    lines = []
+    for problem in problems_from_pydantic(error, Document.of(data, source), model):
+        line = str(problem).replace(f"{source}: document: ", f"{source}: ")
+        lines.append(line.replace(f"{source}: mode", "--mode").replace(f"{source}: value", "--value"))
+    return "\n".join(lines)
 
 
 def _expectations(probes: tuple[str, ...]) -> list[Any]:
@@ -163,5 +211,5 @@ def _expectations(probes: tuple[str, ...]) -> list[Any]:
                 Expectation.model_validate({"name": f"probe-{number + 1}", "every": "50ms", "errorRate": "5%", **what})
             )
         except ValidationError as error:
-            raise InputError(f"--probe {text}: {error.errors()[0]['msg']}") from None
+            raise InputError(_said(error, what, Expectation, f"--probe {text}")) from None
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -60,7 +61,7 @@ def sentence(event: Event) -> str | None:  # noqa: C901, PLR0911, PLR0912 - one 
         case StageEntered(stage="monitor" | "analyse" | "inject"):
             return None
         case StageEntered(stage="recover"):
-            return f"{_VERBS['recover']}, at most {Duration(event.expected_ns)}"
+            return f"{_VERBS['recover']}, at most {Duration(event.expected_ns)}" if event.expected_ns else None
         case StageEntered():
             return f"{_VERBS[event.stage]}{f' for {Duration(event.expected_ns)}' if event.expected_ns else ''}"
         case SteadyStateChecked(when="before"):
@@ -76,7 +77,7 @@ def sentence(event: Event) -> str | None:  # noqa: C901, PLR0911, PLR0912 - one 
         case FaultAdjusted():
             return f"{event.fault} adjusted: {', '.join(f'{k}={v}' for k, v in event.parameters.items())}"
         case TargetLost():
-            return f"{event.fault}: {event.target.get('label')} has ended"
+            return f"{event.fault}: {event.target.get('label')} has ended, or become another program"
         case TargetFollowed():
             return f"{event.fault}: followed to {event.new.get('label')}"
         case AbortTriggered():
@@ -122,6 +123,7 @@ class Progress:
         self._hits: dict[str, dict[str, int]] = {}
         self._on: dict[str, bool] = {}
         self._live: Any = None
+        self._mute = False
         self._began = self._figures_at = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -139,7 +141,8 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.__exit__(kind, error, trace)
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                self._live.__exit__(kind, error, trace)
             self._live = None
 
     def follow(self, run: Run) -> None:
@@ -147,7 +150,17 @@ class Progress:
         self._run = run
 
     def say(self, line: str) -> None:
-        """One line above the panel, or a plain one."""
+        """One line above the panel, or a plain one; a run whose reader has gone away ends, as by a signal."""
+        if self._mute:
+            return
+        try:
+            self._write(line)
+        except OSError as error:  # a pipe without a reader, a terminal that was closed, a full disk behind a log
+            self._mute = True
+            if isinstance(error, BrokenPipeError) and self._run is not None:
+                self._run.interrupt("SIGPIPE")
+
+    def _write(self, line: str) -> None:
         stamp = f"{time.monotonic() - self._began:6.1f}s"
         if self._live is not None:
             from rich.text import Text

@@ -70,7 +70,8 @@ def _print(found: Sequence[Recovered]) -> None:
     if not found:
         click.echo("Nothing to recover.")
     for one in found:
-        click.echo(f"{one.run.id}: {sum(r.look.normal for r in one.reverted)} steps undone")
+        undone = sum(r.look.normal for r in one.reverted)
+        click.echo(f"{one.run.id}: {undone} step{'' if undone == 1 else 's'} undone")
         for reverted in one.reverted:
             click.echo(
                 f"  {'undone' if reverted.look.normal else 'NOT UNDONE'}  {reverted.entry.action.describe()}: {reverted.look.detail}"

@@ -43,7 +43,11 @@ def problems_from_pydantic(
 
     `at` is the path of what was validated; `model`, where it is given, tells which keys are allowed.
     """
-    return [problem_from_details(details, document, model, at) for details in error.errors(include_url=False)]
+    return [
+        problem_from_details(details, document, model, at)
+        for details in error.errors(include_url=False)
+        if details["type"] != "default_factory_not_called"  # it only says that another error is in its way
+    ]
 
 
 def problem_from_details(
