@@ -127,7 +127,12 @@ class _Pools:
                 for name, answer in pending.items():
                     self._look(name, answer.result())
                 waiting = [pool is None or pool.exhausted or pool.queue for pool in self.now.values()]
-                if self.fault_ended is not None and asked > self.fault_ended and self.drained is None and not any(waiting):
+                if (
+                    self.fault_ended is not None
+                    and asked > self.fault_ended
+                    and self.drained is None
+                    and not any(waiting)
+                ):
                     self.drained = asked
 
     def _look(self, name: str, pool: Pool | None) -> None:
@@ -224,7 +229,7 @@ def _phases(outcome: Outcome, drained: float | None) -> tuple[dict[str, _Share],
     phases = {"before": _Share(), "inventory stands still": _Share(), "healing": _Share(), "after": _Share()}
     if began is None or ended is None:
         return phases, None
-    healed = ended + (healed_ns or 0)
+    healed = max(ended + (healed_ns or 0), round((drained or 0) * 1e9))
     series: Series = read_samples(outcome.run.samples)["load"]
     for time_ns, latency_ns, result in zip(series.time_ns, series.latency_ns, series.outcome, strict=True):
         phase = (  # what was under way when the fault began is the fault's
@@ -237,7 +242,7 @@ def _phases(outcome: Outcome, drained: float | None) -> tuple[dict[str, _Share],
             else "after"
         )
         phases[phase].add(latency_ns, ok=OUTCOMES[result] == "ok")
-    return phases, healed_ns / 1e9 if healed_ns is not None else None
+    return phases, (healed - ended) / 1e9 if healed_ns is not None and drained is not None else None
 
 
 def _tell(outcome: Outcome, pools: _Pools, complaints: list[str]) -> None:

@@ -41,7 +41,7 @@ def run_summary(record: RunRecord, report: Path | None = None) -> RenderableType
         parts += [Text(), _table(judgement.findings)]
     parts += [Text(), _facts(record)]
     if report is not None:
-        parts.append(Text.assemble(("report  ", "dim"), (str(report), "cyan")))
+        parts.append(Text.assemble(("report  ", "dim"), (str(report), "cyan"), no_wrap=True, overflow="ignore"))
     return Group(*parts)
 
 
@@ -105,7 +105,7 @@ def print_summary(record: RunRecord, report: Path | None = None) -> None:
     """Print the summary on standard output, in colour where that is a terminal."""
     from rich.console import Console
 
-    Console(highlight=False, markup=False, emoji=False).print(run_summary(record, report))
+    Console(highlight=False, markup=False, emoji=False).print(run_summary(record, report), crop=False)
 
 
 def to_text(record: RunRecord, report: Path | None = None, *, width: int = 100, colour: bool = False) -> str:
@@ -119,5 +119,5 @@ def to_text(record: RunRecord, report: Path | None = None, *, width: int = 100, 
         file=out, width=min(max(width, 40), 400), force_terminal=colour, color_system="standard" if colour else None,
         highlight=False, markup=False, emoji=False, legacy_windows=False,
     )  # fmt: skip
-    console.print(run_summary(record, report))
+    console.print(run_summary(record, report), crop=False)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
