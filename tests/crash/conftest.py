@@ -16,7 +16,7 @@ from tests.crash.world import World
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-WORLDS = 3
+WORLDS = int(os.environ.get("SQUALL_CRASH_WORLDS", "3"))
 ACCOUNT = pytest.StashKey[list[str]]()
 
 

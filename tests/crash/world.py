@@ -75,7 +75,7 @@ class World:
         self.pace = self._pace(0.1)
         self._start_zygote()
         self._there().create()
-        self.mounts = _mounts()
+        self.mounts = self._mounts()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -123,8 +123,10 @@ class World:
 
     def _start_zygote(self) -> None:
         words = [sys.executable, str(HERE / "zygote.py")]
+        if os.geteuid() == 0:  # in a mount namespace of its own: what is mounted there was mounted by Squall
+            words = ["unshare", "--mount", *words]
         if self.disk_megabytes:
-            words = ["unshare", "-m", *words, str(self._disk), str(self.disk_megabytes)]
+            words += [str(self._disk), str(self.disk_megabytes)]
         self.zygote = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._hear() == "ready"
 
@@ -138,6 +140,11 @@ class World:
         assert self.zygote.stdin is not None
         self.zygote.stdin.write(json.dumps(order) + "\n")
         self.zygote.stdin.flush()
+
+    def _mounts(self) -> list[str]:
+        """What is mounted in the engine's namespace, as far as it can only be this world's doing."""
+        lines = Path(f"/proc/{self.zygote.pid}/mountinfo").read_text().splitlines()
+        return lines if os.geteuid() == 0 else [line for line in lines if str(self.folder) in line]
 
     def pulse(self) -> tuple[int, int, int]:
         """Ticks, files opened, port."""
@@ -284,7 +291,7 @@ class World:
         assert list((self.folder / "fill").iterdir()) == [], "files are left"
         assert resource.prlimit(self.target.pid, resource.RLIMIT_NOFILE) == self.files_before
         assert [found for found in recover_orphans(self.state) if found.reverted or found.residue] == []
-        assert _mounts() == self.mounts, "a mount is left"
+        assert self._mounts() == self.mounts, "a mount is left"
         for run in self.state.all_runs():
             if not run.path.name.startswith("checked-"):
                 self._expect_of_run(run.path, kept=kept)
@@ -367,7 +374,3 @@ def _leases_ended(journal: Path) -> bool:
     """Whether every step with a lease has ended by itself."""
     view = read_journal(journal)
     return all(entry.action.verify().normal for entry in view.open_entries if entry.action.recoverability == "lease")
-
-
-def _mounts() -> str:
-    return Path("/proc/self/mountinfo").read_text()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from squall.cli.progress import Extra
+    from squall.cli.progress import Extra, Progress
     from squall.engine import Outcome, PlannedFault
     from squall.engine.log import Listener
     from squall.experiment.model import Experiment
@@ -38,7 +38,6 @@ def execute(
     panel: Extra | None = None,
 ) -> Outcome:
     """Run it with live progress on stderr. Ctrl-C recovers and reports; a second one changes nothing."""
-    from squall.cli.progress import Progress
     from squall.engine import Run
 
     async def main() -> Outcome:
@@ -61,12 +60,26 @@ def execute(
                 loop.add_signal_handler(number, asked, number)
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # a stopped engine is ended by its guardian
+        loop.run_in_executor(None, _load_reports)
         return await run.execute()
 
-    progress = None if quiet else Progress(panel)
+    progress = None if quiet else _progress(panel)
     heard = [*listeners, *([progress.hear] if progress is not None else [])]
     with progress or contextlib.nullcontext():
         return asyncio.run(main())
+
+
+def _progress(panel: Extra | None) -> Progress:
+    from squall.cli.progress import Progress
+
+    return Progress(panel)
+
+
+def _load_reports() -> None:
+    """Load the reports' code while the guardian starts and nothing is measured yet, not while the user waits at the end."""
+    import squall.reports.loading
+    import squall.reports.summary
+    import squall.reports.writing  # noqa: F401 - loaded, not used here
 
 
 def finish(outcome: Outcome, *, as_json: bool, formats: Sequence[str] = ("html",), into: Path | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +51,8 @@ class Protected:
         for path in paths:
             if not named and not path.is_file():
                 continue
+            import tomllib  # only here: a guardian starts without it
+
             try:
                 listed = tomllib.loads(path.read_text()).get("protected", [])
             except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
