@@ -58,6 +58,8 @@ _GRACE_S = 3.0
 """How much longer than its stages need an engine may take before its guardian ends it."""
 _PLANNING_S = 30.0
 _SETTLE_S = 0.05
+_JUDGING_S = 600.0
+"""Nothing is in force any more when the samples are judged."""
 
 
 class Run:
@@ -190,7 +192,8 @@ class Run:
         driver.tell(await asyncio.to_thread(executor.revert_all))
         if measuring is not None:
             measuring.close()
-        return self._conclude(run, executor, error, driver)
+        watchdog.allow(_JUDGING_S)
+        return await self._conclude(run, executor, error, driver)
 
     # --- define
 
@@ -254,9 +257,9 @@ class Run:
         if self.experiment.baseline:
             await asyncio.sleep(_SETTLE_S)  # for the answers to what was just sent
         now_ns = self._clock.mono_ns()
-        steady = check_steady_state(
-            self.experiment, measuring.so_far(), Timeline(self._times.baseline_ns, (), 0, now_ns)
-        )
+        series = await asyncio.to_thread(measuring.so_far)
+        timeline = Timeline(self._times.baseline_ns, (), 0, now_ns)
+        steady = await asyncio.to_thread(check_steady_state, self.experiment, series, timeline)
         detail = steady.detail
         if not steady.holds:
             why = {
@@ -329,12 +332,13 @@ class Run:
             self._facts = replace(self._facts, load_behind=load.behind)
             self._emit(LoadBehind(report.late_p99_ns, report.unsent, load.behind))
 
-    def _conclude(self, run: RunFolder, executor: Executor, error: SquallError | None, driver: Driver) -> Outcome:
+    async def _conclude(self, run: RunFolder, executor: Executor, error: SquallError | None, driver: Driver) -> Outcome:
         self._times.end_ns = self._clock.mono_ns()
         if error is not None:
             self._emit(Problem(self._stage, str(error)))
         conclusion = Conclusion(self._times, self._ending, self._facts, error, driver.faults)
-        verdict = conclusion.verdict(self.experiment, run)
+        # in a thread: a long run has millions of samples, and the engine must go on beating meanwhile
+        verdict = await asyncio.to_thread(conclusion.verdict, self.experiment, run)
         self._emit(verdict)
         residue = residue_of(executor.open_entries)
         status = conclusion.exit_status(verdict.verdict, residue)
