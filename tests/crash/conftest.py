@@ -16,7 +16,7 @@ from tests.crash.world import World
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-WORLDS = int(os.environ.get("SQUALL_CRASH_WORLDS", "3"))
+WORLDS = int(os.environ.get("SQUALL_CRASH_WORLDS", "0")) or (os.cpu_count() or 1) + 1
 ACCOUNT = pytest.StashKey[list[str]]()
 
 
@@ -72,7 +72,7 @@ class Crew:
 
 @pytest.fixture(scope="session")
 def crew(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Crew]:
-    """Three worlds on this machine's own disk."""
+    """Worlds on this machine's own disk, one more than it has CPUs (SQUALL_CRASH_WORLDS: so many)."""
     with contextlib.ExitStack() as stack:
         one = Crew([stack.enter_context(World(tmp_path_factory.mktemp("world"), n)) for n in range(WORLDS)], {})
         yield one

@@ -90,9 +90,10 @@ def _no_larger(_order: Mapping[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
-def _and_then(first: Callable[[Mapping[str, Any]], None]) -> Callable[[Mapping[str, Any]], None]:
+def _and_then(*before: Callable[[Mapping[str, Any]], None]) -> Callable[[Mapping[str, Any]], None]:
     def die(order: Mapping[str, Any]) -> None:
-        first(order)
+        for one in before:
+            one(order)
         os.kill(os.getpid(), signal.SIGKILL)
 
     return die
@@ -126,5 +127,7 @@ DEATHS: dict[str, Callable[[Mapping[str, Any]], None]] = {
     "files-no-larger": _no_larger,
     "disk-full-engine": _and_then(_fill),
     "disk-read-only-engine": _and_then(_read_only),
+    "disk-full-both": _and_then(_fill, _guardian(signal.SIGKILL)),
+    "disk-read-only-both": _and_then(_read_only, _guardian(signal.SIGKILL)),
 }
 """Name: what is done at the point, given the order and the guardian's pid."""

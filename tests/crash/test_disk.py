@@ -5,14 +5,24 @@ The run ends with a message that says so, the target is back to normal, and noth
 
 from __future__ import annotations
 
-import os
+import contextlib
+import resource
 from typing import TYPE_CHECKING
 
 import pytest
 
+from squall.actions import Look, Pause
+from squall.engine.clock import SystemClock
+from squall.engine.log import EventLog
+from squall.events import Problem, decode
+from squall.recovery import Journal, read_journal
+from squall.targets import ProcessIdentity
 from tests.crash.test_matrix import ALL, spread
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from tests.crash.world import World
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
@@ -22,8 +32,8 @@ SAID = {
     "disk-read-only": "Read-only file system",
     "files-no-larger": "File too large",
 }
-DEATHS = (*SAID, "disk-full-engine", "disk-read-only-engine")
-"""The last two: the engine is killed right after, and its guardian has a disk that takes no more."""
+DEATHS = (*SAID, "disk-full-engine", "disk-read-only-engine", "disk-full-both", "disk-read-only-both")
+"""The last four: who is killed right after; the guardian, or the next command, has a disk that takes no more."""
 SCENARIOS = ("pause", "file-limit", "toxic-tcp", "worker-cpu", "pulses")
 
 
@@ -39,7 +49,7 @@ def test_the_run_ends_clearly_and_leaves_nothing(small_world: World, scenario: s
         ended = world.run(scenario, death=death, at=at)
         where = f"{scenario}: {death} {ended.point} (status {ended.status})\n{ended.log}"
         try:
-            world.expect_target_normal(ended)  # while the disk is as bad as before
+            world.expect_target_normal(ended, recover=death.endswith("-both"))  # while the disk is as bad as before
         finally:
             world.tidy()
         try:
@@ -56,7 +66,41 @@ def test_the_run_ends_clearly_and_leaves_nothing(small_world: World, scenario: s
     assert told or death not in SAID, f"no run of {scenario} said {SAID[death]!r}"
 
 
-def test_a_small_world_needs_root() -> None:
-    """So that a run without root says what it left out."""
-    if os.geteuid() != 0:
-        pytest.skip("disks are filled and made read-only by root only: run the tests with sudo to see this")
+@contextlib.contextmanager
+def no_larger(path: Path, more: int) -> Iterator[None]:
+    """Only so many bytes more can be written to this file, and to any other as large."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + more, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_half_a_line_does_not_spoil_the_journal(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal.create(path, "a-run", "a-name")
+    entry = journal.intend("0-process.pause", Pause(ProcessIdentity.mine(), "itself"))  # never done
+    with no_larger(path, 10), pytest.raises(OSError, match=r"File too large: .*journal\.jsonl"):
+        journal.done(entry)
+    journal.undone(entry, Look(normal=True, detail="as before"), "engine")
+    journal.close()
+    view = read_journal(path)
+    assert view.damage == []
+    assert view.closed
+    assert view.entries[0].look == Look(normal=True, detail="as before")
+
+
+def test_half_a_line_does_not_spoil_the_events(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path, "a-run", SystemClock())
+    log.emit(Problem("0-x", "first"))
+    with no_larger(path, 10):
+        log.emit(Problem("0-x", "lost"))
+    assert log.failure is not None
+    log.emit(Problem("0-x", "last"))
+    log.close()
+    assert [decode(line).event for line in path.read_text().splitlines()] == [
+        Problem("0-x", "first"),
+        Problem("0-x", "last"),
+    ]

@@ -254,13 +254,16 @@ class World:
 
     # --- what must be true afterwards
 
-    def expect_target_normal(self, ended: Ended) -> None:
+    def expect_target_normal(self, ended: Ended, *, recover: bool = False) -> None:
         """The target is back to normal and nothing of Squall runs, whatever became of the run's files.
 
-        The next command is asked to recover where the engine died before its guardian was there, or with it.
+        `recover`: the engine died with its guardian, and the next command looks.
         """
         try:
-            self._until(lambda: not self.strays() or bool(recover_orphans(self.state)), "processes of Squall are left")
+            self._until(lambda: not self.strays(), "processes of Squall are left")
+            if recover:
+                residue = [line for found in recover_orphans(self.state) for line in found.residue]
+                assert residue == []
             self._until(self.target_is_well, "the target is not back to normal")
         except AssertionError as error:
             raise AssertionError(f"{ended.point} (status {ended.status}): {error}") from error

@@ -195,7 +195,7 @@ def one_fault(world: World, name: str, begin: Figure, end: Figure) -> None:
     ended: list[Any] = []
     cell = threading.Thread(target=lambda: ended.append(world.run(scenario, death="none", spec=spec)))
     cell.start()
-    until(lambda: any(b'"fault-started"' in run.events.read_bytes() for run in world.state.open_runs() if run.events.exists()), 0.002)  # fmt: skip
+    until(lambda: _is_on(world), 0.002)
     run = world.state.open_runs()[-1]
     time.sleep(0.15)  # the fault is on for a while: long enough for a gap that stands out
     asked_ns = time.monotonic_ns()
@@ -208,6 +208,10 @@ def one_fault(world: World, name: str, begin: Figure, end: Figure) -> None:
     begin.ms.append(max(0, watch.first_affected_ns(decided_ns) - decided_ns) / 1e6)
     end.ms.append((watch.first_normal_ns(asked_ns) - asked_ns) / 1e6)
     world.expect_normal(ended[0])
+
+
+def _is_on(world: World) -> bool:
+    return any(b'"fault-started"' in run.events.read_bytes() for run in world.state.open_runs() if run.events.exists())
 
 
 # --- the shortest whole experiment, and its peer
