@@ -58,6 +58,10 @@ def adhoc(
 
 def _said(location: tuple[str | int, ...], message: str) -> str:
     """The problem with the nearest name that a user of options knows."""
-    words = [str(step) for step in location if isinstance(step, str) and step not in ("faults", "fault", "steadyState", "type")]
+    words = [
+        str(step)
+        for step in location
+        if isinstance(step, str) and step not in ("faults", "fault", "steadyState", "type")
+    ]
     what = message.removeprefix("Value error, ")
     return f"{'.'.join(words)}: {what}" if words else what
