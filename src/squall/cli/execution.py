@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from squall.cli.printing import print_json
+from squall.errors import CannotInject
 from squall.injectors import INJECTORS, Chooser, Host
 from squall.recovery.state import State
 
@@ -65,8 +66,15 @@ def execute(
 
     progress = None if quiet else _progress(panel)
     heard = [*listeners, *([progress.hear] if progress is not None else [])]
-    with progress or contextlib.nullcontext():
-        return asyncio.run(main())
+    try:
+        with progress or contextlib.nullcontext():
+            return asyncio.run(main())
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        raise CannotInject(
+            "no more threads or processes can be started (see `ulimit -u`); the guardian undoes what was on, if anything was"
+        ) from None
 
 
 def _progress(panel: Extra | None) -> Progress:
@@ -84,7 +92,7 @@ def _load_reports() -> None:
 
 def finish(outcome: Outcome, *, as_json: bool, formats: Sequence[str] = ("html",), into: Path | None = None) -> None:
     """Write the reports, print the result and exit with its status: also when nobody reads it, or the report itself fails."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, SystemExit):  # rich ends the process when its reader is gone
         _tell(outcome, as_json=as_json, formats=formats, into=into)
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -231,7 +231,7 @@ class Progress:
         colour = "red" if any(self._on.values()) else "cyan"
         filled = round(share * _BAR)
         head = Text.assemble(
-            (f"{_VERBS[self._stage]:26}", f"bold {colour}"), ("━" * filled, colour), ("━" * (_BAR - filled), "grey30"),
+            (f"{_VERBS[self._stage]:26}", f"bold {colour}"), ("━" * filled, colour), ("╌" * (_BAR - filled), "dim"),
             f" {left:4.0f} s left" if self._stage_ns else "",
         )  # fmt: skip
         rows = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(self._windows), header_style="dim")
@@ -249,13 +249,14 @@ class Progress:
                 Text.assemble(
                     ("way to the abort ceiling  ", "dim"),
                     ("━" * gauge, "red"),
-                    ("━" * (_BAR - gauge), "grey30"),
+                    ("╌" * (_BAR - gauge), "dim"),
                     f" {min(distance, 9.99):.0%}",
                 )
             )
         for fault, counters in self._hits.items():
+            told = {name: count for name, count in counters.items() if count} or counters
             parts.append(
-                Text(f"{fault}  " + ", ".join(f"{name} {count:,}" for name, count in counters.items()), style="dim")
+                Text(f"{fault}  " + ", ".join(f"{name} {count:,}" for name, count in told.items()), style="dim")
             )
         return Panel(
             Group(*parts),
