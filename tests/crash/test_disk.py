@@ -45,7 +45,7 @@ def test_the_run_ends_clearly_and_leaves_nothing(small_world: World, scenario: s
     for run in world.state.all_runs():
         world.forget(run)
     told = 0
-    for at in spread(count, 24 if ALL else 4, 0.2 * DEATHS.index(death)):
+    for at in spread(count, 24 if ALL else 2, 0.2 * DEATHS.index(death) % 1):
         ended = world.run(scenario, death=death, at=at)
         where = f"{scenario}: {death} {ended.point} (status {ended.status})\n{ended.log}"
         try:
