@@ -38,8 +38,8 @@ def derived_expectations(planned: Iterable[PlannedFault]) -> tuple[Expectation, 
                 for one in _of_process(target, fault.step.fault):
                     found.setdefault(one.name, one)
             elif isinstance(target, RouteTarget) and not isinstance(fault.step.fault, Down):
-                name = f"answers-{target.upstream.rpartition(':')[2]}"
-                found.setdefault(name, _answers(name, target.upstream))
+                name = f"answers-{target.listen.rpartition(':')[2]}"  # through the route, as its clients go
+                found.setdefault(name, _answers(name, target.listen))
     return tuple(found.values())[:_PROBES_MOST]
 
 

@@ -75,9 +75,10 @@ def _facts(record: RunRecord) -> RenderableType:
 
     hits: list[str] = []
     for fault in record.faults:
-        counted = ", ".join(f"{count(value)} {one_line(name, 40)}" for name, value in fault.hits.items())
+        counted = ", ".join(f"{count(value)} {one_line(name, 40)}" for name, value in fault.hits.items() if value)
         mechanisms = ", ".join(dict.fromkeys(one_line(plan.mechanism, 40) for plan in fault.plans))
-        hits.append(f"{one_line(fault.type, 60)} by {mechanisms or 'nothing'}: {counted or 'hits not counted'}")
+        nothing = "nothing hit" if fault.hits else "hits not counted"
+        hits.append(f"{one_line(fault.type, 60)} by {mechanisms or 'nothing'}: {counted or nothing}")
     open_steps = sum(step.state == "open" for step in record.undo)
     undone = (
         "nothing was changed"
