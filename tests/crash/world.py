@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -66,9 +67,7 @@ class World:
         (self.folder / "pulse").write_bytes(bytes(24))
         self.name = f"squall-crash-target-{os.getpid()}-{self.number}"
         shutil.copy(HERE / "target.py", self.folder / self.name)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.listen = free.getsockname()[1]
+        self.listen = _port_for_nobody_else()
         self.target = self._start_target()
         _wait_for(lambda: self.pulse()[2] != 0, "the target does not start", CELL_S)
         self.files_before = resource.prlimit(self.target.pid, resource.RLIMIT_NOFILE)
@@ -369,6 +368,16 @@ def _wait_for(
     while not condition():
         assert time.monotonic() < deadline, f"{otherwise}: {account()}"
         time.sleep(0.003)
+
+
+def _port_for_nobody_else() -> int:
+    """A free port below those that the kernel hands out (ip(7)): nobody gets it by chance between two cells."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, min(lowest, 30_000))
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def _is_stopped(pid: int) -> bool:
