@@ -284,7 +284,6 @@ class World:
             # finds the marker. A guardian that was just killed may hold the lock for a moment.
             self._until(self._recovered, "a run is still open")
         self._until(lambda: not self.state.open_runs(), "a run is still open")
-        self._mend_target()
         self._until(self.target_is_well, "the target is not back to normal")
         took_ms = (time.monotonic_ns() - died_ns) / 1e6
         self.took_ms.setdefault("by the next command" if recover else "by the guardian", []).append(took_ms)
@@ -329,9 +328,16 @@ class World:
         return not self.state.open_runs()
 
     def target_is_well(self) -> bool:
-        """It ticks and opens files as it did before (within what a busy machine does to it), and it answers; no thread is stopped."""
-        threads = Path(f"/proc/{self.target.pid}/task").iterdir()
-        states = [(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads]
+        """It ticks and opens files as it did before (within what a busy machine does to it), and it answers; no thread is stopped.
+
+        One that was killed is started again first, as its supervisor would.
+        """
+        self._mend_target()
+        try:
+            threads = Path(f"/proc/{self.target.pid}/task").iterdir()
+            states = [(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads]
+        except (FileNotFoundError, ProcessLookupError):  # it is dying
+            return False
         if "T" in states or self._pace(WARM_S) < self.pace / 8:
             return False
         link = http.client.HTTPConnection("127.0.0.1", self.pulse()[2], timeout=1)
