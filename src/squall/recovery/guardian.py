@@ -168,9 +168,9 @@ def _recover(state: State, run: RunFolder, journal_fd: int, reason: str) -> int:
     if not journal.view.closed:
         with contextlib.suppress(OSError):
             journal.close()
-    with contextlib.suppress(OSError):  # a read-only disk: the next command finds a closed journal
-        state.mark_closed(run)
     run.remove_sockets()
+    with contextlib.suppress(OSError):  # a read-only disk: the next command finds a closed journal
+        state.mark_closed(run)  # last: once the marker is gone nobody looks at this run again
     return 0
 
 

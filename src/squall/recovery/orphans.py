@@ -70,9 +70,9 @@ def _close(state: State, run: RunFolder, journal: Journal | None = None) -> None
     if journal is not None and not journal.view.closed:
         with contextlib.suppress(OSError):
             journal.close()
-    with contextlib.suppress(OSError):
-        state.mark_closed(run)
     run.remove_sockets()
+    with contextlib.suppress(OSError):
+        state.mark_closed(run)  # last: once the marker is gone nobody looks at this run again
 
 
 def _adopt(run: RunFolder) -> Journal:
