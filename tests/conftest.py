@@ -8,6 +8,11 @@ import hypothesis
 import pytest
 
 from tests import servers
+from tests.kernel_world import (  # noqa: F401 - hooks and a fixture: tests marked `kernel` have a world of their own
+    kernel_world,
+    pytest_runtest_setup,
+    pytest_runtest_teardown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
