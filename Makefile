@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check crash bench docs lock clean
+.PHONY: help demo test test-fast check crash bpf bench docs lock clean
 
 BIN := .venv/bin
 PYTEST_ARGS ?=
@@ -41,6 +41,9 @@ bench: ## measure against the peers; results go to docs/benchmarks.md
 	@tools/setup dev
 	@$(BIN)/python tools/debian-cache tests || true
 	@$(BIN)/python tests/benchmarks/run.py
+
+bpf: ## build the kernel programs anew from bpf/ (needs clang-14, llvm-14, libbpf-dev)
+	@tools/build-bpf
 
 docs: ## build the documentation into docs/_build/html, warnings being errors
 	@tools/setup docs

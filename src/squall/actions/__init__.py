@@ -7,6 +7,7 @@ prepares by reading the present state, and makes only what it named, so that who
 from squall.actions.base import ACTIONS, Action, Adjustable, Counted, Leased, Look, Recoverability, decode, encode
 from squall.actions.file_limit import FileLimit
 from squall.actions.guardian_cgroup import GuardianCgroup
+from squall.actions.kernel_worker import KernelWorker
 from squall.actions.pause import Pause
 from squall.actions.pause_cycle import PauseCycle
 from squall.actions.proxy_route import ProxyRoute
@@ -22,6 +23,7 @@ __all__ = [
     "Counted",
     "FileLimit",
     "GuardianCgroup",
+    "KernelWorker",
     "Leased",
     "Look",
     "Pause",
