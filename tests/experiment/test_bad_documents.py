@@ -257,7 +257,7 @@ TOGETHER = [
     (
         BODY.replace("process.pause", "stress.cpu, targets: {route: {listen: 'a:1', upstream: 'a:2'}}"),
         [
-            "e.yaml:8:14: spec.faults[0].type: stress.cpu happens to a process or a cgroup, but its targets select a route"
+            "e.yaml:8:14: spec.faults[0].type: stress.cpu happens to a process or a cgroup or a container, but its targets select a route"
         ],
     ),
     (

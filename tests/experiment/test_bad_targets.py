@@ -19,7 +19,7 @@ TARGETS = [
     (
         BODY.replace("{process: {command: shop}}", "{}"),
         [
-            "e.yaml:6:12: spec.targets: give exactly one of `process`, `cgroup`, `route`: with no selector nothing is selected"
+            "e.yaml:6:12: spec.targets: give exactly one of `process`, `cgroup`, `container`, `netns`, `route`: with no selector nothing is selected"
         ],
     ),
     (
@@ -28,27 +28,20 @@ TARGETS = [
     ),
     (
         BODY.replace("{process: {command: shop}}", "{process: {pid: 7}, cgroup: shop}"),
-        ["e.yaml:6:12: spec.targets: give exactly one of `process`, `cgroup`, `route`, not process and cgroup"],
+        [
+            "e.yaml:6:12: spec.targets: give exactly one of `process`, `cgroup`, `container`, `netns`, `route`, not process and cgroup"
+        ],
     ),
     (
         BODY.replace("{process: {command: shop}}", "{container: shop}"),
-        [
-            (
-                "e.yaml:6:13: spec.targets.container: is not in this version of Squall yet "
-                "(allowed: cgroup, follow, mode, most, process, route, value)"
-            )
-        ],
+        [("e.yaml:8:14: spec.faults[0].type: process.pause happens to a process, but its targets select a container")],
     ),
     (
         BODY.replace("{process: {command: shop}}", "{netns: a, middleware: b}"),
         [
             (
-                "e.yaml:6:13: spec.targets.netns: is not in this version of Squall yet "
-                "(allowed: cgroup, follow, mode, most, process, route, value)"
-            ),
-            (
                 "e.yaml:6:23: spec.targets.middleware: is not in this version of Squall yet "
-                "(allowed: cgroup, follow, mode, most, process, route, value)"
+                "(allowed: cgroup, container, follow, mode, most, netns, process, route, value)"
             ),
         ],
     ),
@@ -57,7 +50,7 @@ TARGETS = [
         [
             (
                 "e.yaml:6:13: spec.targets.proces: is not known here; did you mean 'process'? "
-                "(allowed: cgroup, follow, mode, most, process, route, value)"
+                "(allowed: cgroup, container, follow, mode, most, netns, process, route, value)"
             )
         ],
     ),
@@ -116,7 +109,10 @@ TARGETS = [
     (
         ROUTE.replace('"}}', '"}, follow: true}') + "    - {type: tcp.down}\n",
         [
-            "e.yaml:6:12: spec.targets: `follow` goes with `process`: a cgroup or a route stays when what is in it restarts"
+            (
+                "e.yaml:6:12: spec.targets: `follow` goes with `process` and `container`: "
+                "what else there is stays when what is in it restarts"
+            )
         ],
     ),
 ]

@@ -48,6 +48,8 @@ EXAMPLES: dict[str, dict[str, object]] = {
 TARGETS = {
     "process": "{process: {command: my-service}}",
     "cgroup": "{cgroup: system.slice/my-service.service}",
+    "container": "{container: my-service}",
+    "netns": "{netns: my-service}",
     "route": '{route: {listen: "127.0.0.1:8081", upstream: "127.0.0.1:8080"}}',
 }
 

@@ -20,6 +20,8 @@ __all__ = ["command", "parse_target"]
 _FORMS = {
     "process": ("pid:4711", "command:NAME", "port:8083", "unit:NAME"),
     "cgroup": ("cgroup:PATH",),
+    "container": ("container:NAME",),
+    "netns": ("netns:NAME",),
     "route": ('"route:LISTEN->UPSTREAM"',),
 }
 """How each kind of target is written; in quotes where a shell would take the > for itself."""
@@ -81,8 +83,8 @@ def parse_target(text: str) -> dict[str, Any]:
         return {"process": {kind: int(value)}}
     if kind in ("command", "unit") and value:
         return {"process": {kind: value}}
-    if kind == "cgroup" and value:
-        return {"cgroup": value}
+    if kind in ("cgroup", "container", "netns") and value:
+        return {kind: value}
     if kind == "route" and "->" in value:
         listen, _, upstream = value.partition("->")
         return {"route": {"listen": listen.strip(), "upstream": upstream.strip()}}

@@ -9,7 +9,7 @@ from squall.faults.process import Crash, Kill, Pause
 from squall.faults.tcp import Down
 from squall.kernel import proc
 from squall.probes.spec import ProcessQuery
-from squall.targets import ProcessTarget, RouteTarget
+from squall.targets import CgroupTarget, NetnsTarget, ProcessTarget, RouteTarget
 from squall.units import Duration, Ratio
 
 if TYPE_CHECKING:
@@ -24,10 +24,14 @@ _EVERY = Duration.parse("50ms")
 _ERRORS = Ratio.parse("5%")
 """Coarser than the default of 0.5 %: what a probe sampled 20 times a second can decide within seconds."""
 _PROBES_MOST = 8
+_PROCESSES_MOST = 64
+"""So many processes of a group are asked where they listen."""
 
 
 def derived_expectations(planned: Iterable[PlannedFault]) -> tuple[Expectation, ...]:
     """For a process that it is alive and that its ports answer, for a route that it answers; a few of them.
+
+    For a cgroup, a container or a network namespace: the same of the processes in it, the longest-lived ones first.
 
     A killed process is not alive and a paused one does not answer: that is declared, so it is not counted against it.
     """
@@ -36,6 +40,9 @@ def derived_expectations(planned: Iterable[PlannedFault]) -> tuple[Expectation, 
         for target in fault.targets:
             if isinstance(target, ProcessTarget):
                 for one in _of_process(target, fault.step.fault):
+                    found.setdefault(one.name, one)
+            elif isinstance(target, CgroupTarget | NetnsTarget):
+                for one in _of_group(target):
                     found.setdefault(one.name, one)
             elif isinstance(target, RouteTarget) and not isinstance(fault.step.fault, Down):
                 name = f"answers-{target.listen.rpartition(':')[2]}"  # through the route, as its clients go
@@ -51,6 +58,19 @@ def _of_process(target: ProcessTarget, fault: Fault) -> Iterator[Expectation]:
         return
     for address in _listens_on(pid):
         yield _answers(f"answers-{address.rpartition(':')[2]}", address)
+
+
+def _of_group(target: CgroupTarget | NetnsTarget) -> Iterator[Expectation]:
+    """The first process that is in it stands for it: what it starts may end as it likes."""
+    stats = [stat for pid in target.processes() if (stat := proc.read_stat(pid)) is not None and not stat.gone]
+    stats.sort(key=lambda stat: (stat.start_ticks, stat.pid))
+    for stat in stats[:1]:
+        yield Expectation(
+            name=f"alive-{stat.pid}", process=ProcessQuery(pid=stat.pid), every=_EVERY, error_rate=_ERRORS
+        )
+    for stat in stats[:_PROCESSES_MOST]:
+        for address in _listens_on(stat.pid):
+            yield _answers(f"answers-{address.rpartition(':')[2]}", address)
 
 
 def _answers(name: str, address: str) -> Expectation:

@@ -16,12 +16,16 @@ from squall.faults.http import HttpFault
 from squall.injectors import Choice, Chooser, Site
 from squall.targets import (
     CgroupTarget,
+    NetnsTarget,
     ProcessTarget,
     Protected,
     RouteTarget,
     Target,
     find_cgroup,
+    find_containers,
+    find_netns,
     find_processes,
+    group_protection,
     pick,
     protection,
 )
@@ -68,6 +72,10 @@ def resolve(targets: Targets, seed: str, protected: Protected) -> tuple[int, lis
         return 1, [RouteTarget(targets.route.listen, targets.route.upstream)]
     if targets.cgroup is not None:
         found: list[Target] = [find_cgroup(targets.cgroup)]
+    elif targets.container is not None:
+        found = list(find_containers(targets.container))
+    elif targets.netns is not None:
+        found = [find_netns(targets.netns)]
     else:
         assert targets.process is not None  # noqa: S101 - the model allows exactly one
         query = targets.process
@@ -83,8 +91,12 @@ def _refuse_protected(target: Target, protected: Protected) -> None:
         reason = protection(target, protected)
         if reason is not None:
             raise TargetError(f"{reason}: it is never hit")
-    elif isinstance(target, CgroupTarget) and not target.alive():
-        raise TargetError(f"{target.label} is gone")
+    elif isinstance(target, CgroupTarget | NetnsTarget):
+        if not target.alive():
+            raise TargetError(f"{target.label} is gone")
+        reason = group_protection(target, protected)
+        if reason is not None:
+            raise TargetError(f"{reason}: it is never hit")
 
 
 def plan_fault(

@@ -21,7 +21,7 @@ from squall.events import (
     TargetLost,
 )
 from squall.faults import parse_fault
-from squall.targets import ProcessTarget, Protected
+from squall.targets import Protected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from squall.experiment.model import FaultStep
     from squall.injectors import Chooser
     from squall.recovery import Entry, Executor, Reverted, RunFolder
+    from squall.targets import Target
 
 __all__ = ["Driven", "Driver"]
 
@@ -241,11 +242,7 @@ class Driver:
 
     async def _look_after_targets(self, driven: Driven) -> None:
         """Notice targets that ended; where the document asks for it, put the fault on what took their place."""
-        gone = [
-            one
-            for one in driven.planned.targets
-            if isinstance(one, ProcessTarget) and not await asyncio.to_thread(one.alive)
-        ]
+        gone = [one for one in driven.planned.targets if not await asyncio.to_thread(one.alive)]
         if not gone:
             return
         follow = driven.planned.step.targets.follow
@@ -269,7 +266,7 @@ class Driver:
             return  # not there again yet
         await self._move(driven, fresh, gone)
 
-    async def _move(self, driven: Driven, fresh: PlannedFault, gone: list[ProcessTarget]) -> None:
+    async def _move(self, driven: Driven, fresh: PlannedFault, gone: list[Target]) -> None:
         known = {one.key for one in driven.planned.targets}
         new = [number for number, one in enumerate(fresh.targets) if one.key not in known]
         if not new:

@@ -8,7 +8,7 @@ in `checks`; every problem is raised with the location of the key that a person 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +28,7 @@ from pydantic_core import InitErrorDetails
 
 from squall.experiment.checks import Parts, except_for_most, problems_of
 from squall.faults import FAULTS, Fault, fault_types
+from squall.faults.base import TargetKind
 from squall.faults.frozen import FrozenDict, FrozenMapping, FrozenModel, Rows, said
 from squall.probes.spec import Load, Probe, ProcessQuery
 from squall.units import Duration, Ratio, Within
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "API_VERSION",
     "FAULTS_MAX",
+    "SELECTORS",
     "STEP_KEYS",
     "Abort",
     "Bounds",
@@ -56,6 +58,9 @@ __all__ = [
 API_VERSION = "squall.dev/v1alpha1"
 STEP_KEYS = ("targets", "after", "duration", "pulse")
 """The keys of a fault step that are not the fault's own."""
+
+SELECTORS: tuple[TargetKind, ...] = get_args(TargetKind)
+"""The keys of `targets` of which exactly one is given."""
 
 FAULTS_MAX = 64
 
@@ -117,6 +122,10 @@ class Targets(FrozenModel):
     """Processes on this machine."""
     cgroup: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """A cgroup's path, absolute or below the cgroup mount; never the root."""
+    container: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """A running container's name, id, or the beginning of its id; of a pod's container NAME, POD/NAME or NAMESPACE/POD/NAME."""
+    netns: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """A network namespace's name (`ip netns`, Docker's) or path, such as /proc/PID/ns/net; never the machine's own."""
     route: RouteSelector | None = None
     """A way into a service through the proxy."""
     mode: Literal["one", "all", "fixed", "fixed-percent", "random-max-percent"] | None = None
@@ -130,12 +139,14 @@ class Targets(FrozenModel):
 
     @model_validator(mode="after")
     def _one_selector(self) -> Self:
-        given = [kind for kind in ("process", "cgroup", "route") if getattr(self, kind) is not None]
+        given = [kind for kind in SELECTORS if getattr(self, kind) is not None]
         if len(given) != 1:
             but = f", not {' and '.join(given)}" if given else ": with no selector nothing is selected"
-            raise ValueError(f"give exactly one of `process`, `cgroup`, `route`{but}")
-        if self.follow and self.process is None:
-            raise ValueError("`follow` goes with `process`: a cgroup or a route stays when what is in it restarts")
+            raise ValueError(f"give exactly one of {', '.join(f'`{kind}`' for kind in SELECTORS)}{but}")
+        if self.follow and self.process is None and self.container is None:
+            raise ValueError(
+                "`follow` goes with `process` and `container`: what else there is stays when what is in it restarts"
+            )
         if self.follow and self.process is not None and self.process.pid is not None:
             raise ValueError("a pid cannot be followed: select by `command`, `port` or `unit`")
         return self
@@ -153,11 +164,9 @@ class Targets(FrozenModel):
         return self
 
     @property
-    def kind(self) -> Literal["process", "cgroup", "route"]:
+    def kind(self) -> TargetKind:
         """Which selector it is."""
-        if self.process is not None:
-            return "process"
-        return "cgroup" if self.cgroup is not None else "route"
+        return next(kind for kind in SELECTORS if getattr(self, kind) is not None)
 
 
 class Bounds(FrozenModel):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from squall.experiment.document import KIND
-from squall.experiment.model import API_VERSION, FAULTS_MAX, STEP_KEYS, Experiment
+from squall.experiment.model import API_VERSION, FAULTS_MAX, SELECTORS, STEP_KEYS, Experiment
 from squall.faults import FAULTS, fault_types
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Schema = dict[str, Any]
 """JSON Schema is JSON: its shape is the standard's, not ours."""
 
 _EXACTLY_ONE = {
-    "Targets": ("process", "cgroup", "route"),
+    "Targets": SELECTORS,
     "Expectation": ("http", "tcp", "process", "command", "prometheus"),
     "ProcessSelector": ("pid", "command", "port", "unit"),
     "ProcessQuery": ("pid", "command", "port", "unit"),

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FAULTS", "Fault", "TargetKind", "fault_model", "fault_types", "parse_fault"]
 
-TargetKind = Literal["process", "cgroup", "route"]
-"""What a fault can happen to, in the spelling of a document's `targets`."""
+TargetKind = Literal["process", "cgroup", "container", "netns", "route"]
+"""What a fault can happen to, in the spelling of a document's `targets`. A container is a cgroup: who takes one, takes both."""
 
 FAULTS: dict[str, type[Fault]] = {}
 """Every fault by its type tag, in the order of definition."""
@@ -48,12 +48,17 @@ class Fault(FrozenModel):
             return
         if type in FAULTS:
             raise ValueError(f"two faults are called {type}")
-        cls.type, cls.targets, cls.reversible = type, targets, reversible
+        cls.type, cls.targets, cls.reversible = type, _with_containers(targets), reversible
         FAULTS[type] = cls
 
     def parameters(self) -> dict[str, Any]:
         """Its fields as JSON values in the document's spelling, quantities in their written form; what is empty by default is left out."""
         return self.model_dump(mode="json")
+
+
+def _with_containers(kinds: tuple[TargetKind, ...]) -> tuple[TargetKind, ...]:
+    both: dict[TargetKind, tuple[TargetKind, ...]] = {"cgroup": ("cgroup", "container")}
+    return tuple(one for kind in kinds for one in both.get(kind, (kind,)))
 
 
 def fault_types() -> list[str]:

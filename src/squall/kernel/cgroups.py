@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["Hierarchy", "cpu_quota", "folders_of", "hierarchies", "memory_limit", "of_process", "own_cgroups"]
+__all__ = [
+    "Hierarchy",
+    "below",
+    "cpu_quota",
+    "folders_of",
+    "hierarchies",
+    "memory_limit",
+    "of_process",
+    "own_cgroups",
+    "processes_below",
+]
+
+_DEEP_MOST, _GROUPS_MOST = 24, 100_000
+"""Groups further below, or more of them, are not looked at: no machine has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +93,27 @@ def own_cgroups(pid: int) -> tuple[str, ...]:
     return tuple(
         folder for names, folder in folders_of(pid).items() if folder not in roots and folder != mine.get(names)
     )
+
+
+def below(folder: str) -> Iterator[str]:
+    """This cgroup folder and every one below it, each before what is in it; what ends meanwhile is left out."""
+    left, seen = [(folder, 0)], 0
+    while left and seen < _GROUPS_MOST:
+        here, deep = left.pop()
+        seen += 1
+        yield here
+        if deep < _DEEP_MOST:
+            with contextlib.suppress(OSError), os.scandir(here) as entries:
+                left += [(entry.path, deep + 1) for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def processes_below(folders: Iterable[str]) -> list[int]:
+    """The pids in these cgroup folders and in all below them, ascending; 0, one of another pid namespace, is left out."""
+    found: set[int] = set()
+    for group in (group for folder in folders for group in below(folder)):
+        with contextlib.suppress(OSError), open(f"{group}/cgroup.procs") as file:
+            found.update(int(line) for line in file)
+    return sorted(found - {0})
 
 
 def cpu_quota(folders: Iterable[str]) -> float | None:

@@ -6,8 +6,10 @@ has an identity that cannot be mistaken for its successor's.
 
 from squall.targets.base import Target
 from squall.targets.cgroup import CgroupTarget, find_cgroup
+from squall.targets.container import find_containers
 from squall.targets.identity import ProcessIdentity
-from squall.targets.limits import Protected, protection
+from squall.targets.limits import Protected, group_protection, protection
+from squall.targets.netns import NetnsTarget, find_netns
 from squall.targets.process import ProcessTarget, find_processes
 from squall.targets.route import RouteTarget
 from squall.targets.selection import Mode, pick
@@ -15,13 +17,17 @@ from squall.targets.selection import Mode, pick
 __all__ = [
     "CgroupTarget",
     "Mode",
+    "NetnsTarget",
     "ProcessIdentity",
     "ProcessTarget",
     "Protected",
     "RouteTarget",
     "Target",
     "find_cgroup",
+    "find_containers",
+    "find_netns",
     "find_processes",
+    "group_protection",
     "pick",
     "protection",
 ]

@@ -5,22 +5,30 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from squall.errors import TargetError
 from squall.kernel import cgroups
 
-__all__ = ["CgroupTarget", "find_cgroup"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["CgroupTarget", "cgroup_of_folders", "find_cgroup"]
 
 
 @dataclass(frozen=True, slots=True)
 class CgroupTarget:
-    """A cgroup, told apart by its folders' device and inode (for v2 the inode is the cgroup id); v1 has one a controller."""
+    """A cgroup, told apart by its folders' device and inode (for v2 the inode is the cgroup id); v1 has one a controller.
+
+    A container is a cgroup with a name: what works on cgroups works on it.
+    """
 
     kind: ClassVar[str] = "cgroup"
     path: str
     folders: tuple[str, ...]
     identities: tuple[tuple[int, int], ...]
+    container: str = ""
+    """For a container its name and the beginning of its id: "shop (4f797c539e6c)"."""
 
     @property
     def key(self) -> str:
@@ -30,13 +38,17 @@ class CgroupTarget:
     @property
     def label(self) -> str:
         """For people."""
-        return f"cgroup {self.path}"
+        return f"container {self.container}" if self.container else f"cgroup {self.path}"
 
     def alive(self) -> bool:
         """Whether the same group is still there."""
         return all(
             _identity(folder) == identity for folder, identity in zip(self.folders, self.identities, strict=True)
         )
+
+    def processes(self) -> list[int]:
+        """The pids that are in it and in the groups below it now, ascending."""
+        return cgroups.processes_below(self.folders)
 
     def to_json(self) -> dict[str, Any]:
         """As events and reports hold it."""
@@ -74,6 +86,12 @@ def find_cgroup(path: str) -> CgroupTarget:
     found = [str(Path(tree.mount) / name) for tree in places if (Path(tree.mount) / name / "cgroup.procs").is_file()]
     if not found:
         raise TargetError(f"there is no cgroup {path}; looked below {', '.join(t.mount for t in places)}")
-    return CgroupTarget(
-        "/" + name, tuple(found), tuple(identity for folder in found if (identity := _identity(folder)))
-    )
+    return cgroup_of_folders("/" + name, found)
+
+
+def cgroup_of_folders(path: str, folders: Sequence[str], container: str = "") -> CgroupTarget:
+    """The cgroup that these folders show; one that has just gone is left out, TargetError when all have."""
+    seen = {folder: identity for folder in folders if (identity := _identity(folder)) is not None}
+    if not seen:
+        raise TargetError(f"{f'the container {container}' if container else f'the cgroup {path}'} has just ended")
+    return CgroupTarget(path, tuple(seen), tuple(seen.values()), container)
