@@ -1,0 +1,3 @@
+module squall.dev/tests/programs
+
+go 1.19
