@@ -13,6 +13,8 @@ from squall.actions import (
     Action,
     FileLimit,
     GuardianCgroup,
+    KernelWorker,
+    OwnCgroup,
     Pause,
     PauseCycle,
     ProxyRoute,
@@ -32,6 +34,8 @@ WHO = ProcessIdentity("boot", 4711, 99, 8, 15)
 EVERY: list[Action] = [
     FileLimit(WHO, "shop", leave=3, soft=20, before=1024),
     GuardianCgroup("/sys/fs/cgroup/squall-guardian-r", WHO),
+    KernelWorker("run/0", "squall.workers.network", "lose 30% of its packets", {"share": 1}, ("x:net",)),
+    OwnCgroup(WHO, "shop", "run-0.4711", descendants=True, home="/sys/fs/cgroup", folder="/sys/fs/cgroup/squall-own-r"),
     Pause(WHO, "shop"),
     PauseCycle("run/0", WHO, "shop", stopped_ns=2_000_000, every_ns=10_000_000),
     ProxyRoute("run/0", "127.0.0.1:8000", "127.0.0.1:8080", "/run/squall/proxy.sock", 7),

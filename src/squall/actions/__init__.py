@@ -8,6 +8,7 @@ from squall.actions.base import ACTIONS, Action, Adjustable, Counted, Leased, Lo
 from squall.actions.file_limit import FileLimit
 from squall.actions.guardian_cgroup import GuardianCgroup
 from squall.actions.kernel_worker import KernelWorker
+from squall.actions.own_cgroup import OwnCgroup
 from squall.actions.pause import Pause
 from squall.actions.pause_cycle import PauseCycle
 from squall.actions.proxy_route import ProxyRoute
@@ -26,6 +27,7 @@ __all__ = [
     "KernelWorker",
     "Leased",
     "Look",
+    "OwnCgroup",
     "Pause",
     "PauseCycle",
     "ProxyRoute",
