@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from squall.actions.base import Action, Look
@@ -42,9 +42,9 @@ class OwnCgroup(Action, kind="own-cgroup", recoverability="guarded"):
     name: str
     descendants: bool = False
     """Whether the processes that are below it already are moved as well."""
-    home: str = ""
-    """Where they were, and go back to."""
-    folder: str = ""
+    home: str = field(default="", compare=False)
+    """Where they were, and go back to. What `prepare` finds is no part of what was asked: an adjusted fault keeps it."""
+    folder: str = field(default="", compare=False)
     """The group that is made: below the present one, which is `home` or another of this kind."""
 
     def prepare(self) -> OwnCgroup:  # noqa: D102 - as the base says
