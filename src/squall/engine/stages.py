@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from squall.engine.clock import Clock
     from squall.engine.log import EventLog
     from squall.experiment.model import FaultStep
-    from squall.injectors import Chooser
+    from squall.injectors import Choice, Chooser
     from squall.recovery import Entry, Executor, Reverted, RunFolder
     from squall.targets import Target
 
@@ -46,13 +46,19 @@ class Driven:
     """A fault as it goes: its plan (anew when its target restarts), what is in force, when it was on, how often it hit."""
 
     planned: PlannedFault
-    entries: list[Entry] = field(default_factory=list)
+    held: dict[str, list[Entry]] = field(default_factory=dict)
+    """What is in force, by its target's key."""
     spans: list[tuple[int, int]] = field(default_factory=list)
     on_since_ns: int = 0
     hits: dict[str, int] = field(default_factory=dict)
     """Of the times it was on that are over."""
     lost: list[str] = field(default_factory=list)
     """Targets that ended without being followed, for people."""
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What is in force, in the order it was done."""
+        return sorted((one for some in self.held.values() for one in some), key=lambda entry: entry.number)
 
     @property
     def hit_nothing(self) -> bool:
@@ -149,9 +155,14 @@ class Driver:
         began_ns = self._clock.mono_ns()
         async with self._changing:
             driven.on_since_ns = began_ns
-            for action in driven.planned.actions:
-                driven.entries.append(await self._apply(driven.planned.id, action))
+            for target, choice in zip(driven.planned.targets, driven.planned.choices, strict=True):
+                await self._put_on(driven, target, choice)
         self._log.emit(FaultStarted(driven.planned.id, self._clock.mono_ns() - began_ns))
+
+    async def _put_on(self, driven: Driven, target: Target, choice: Choice) -> None:
+        for action in choice.plan.actions:
+            entry = await self._apply(driven.planned.id, action)
+            driven.held.setdefault(target.key, []).append(entry)
 
     async def _apply(self, fault: str, action: Any) -> Entry:
         entry = await asyncio.to_thread(self._executor.apply, fault, action)
@@ -166,16 +177,18 @@ class Driver:
             if not driven.on_since_ns:
                 return
             await self._publish_hits(driven)
-            for name, count in (await asyncio.to_thread(_counters, driven.entries)).items():
-                driven.hits[name] = driven.hits.get(name, 0) + count
-            reverted = await asyncio.to_thread(self._executor.revert, driven.entries)
-            was_on = bool(driven.entries)  # where not even its first step could be done, nothing was injected
+            was_on = bool(driven.held)  # where not even its first step could be done, nothing was injected
+            await self._take_off(driven, driven.entries)
             if was_on:
                 driven.spans.append((driven.on_since_ns, self._clock.mono_ns()))
-            driven.entries, driven.on_since_ns = [], 0
-        self.tell(reverted)
+            driven.held, driven.on_since_ns = {}, 0
         if was_on:
             self._log.emit(FaultEnded(driven.planned.id, self._clock.mono_ns() - began_ns))
+
+    async def _take_off(self, driven: Driven, entries: list[Entry]) -> None:
+        for name, count in (await asyncio.to_thread(_counters, entries)).items():
+            driven.hits[name] = driven.hits.get(name, 0) + count
+        self.tell(await asyncio.to_thread(self._executor.revert, entries))
 
     def tell(self, reverted: Iterable[Reverted]) -> None:
         """Write down what was undone."""
@@ -232,9 +245,13 @@ class Driver:
     async def _become(self, driven: Driven, planned: PlannedFault) -> None:
         if not driven.on_since_ns:
             return
-        if len(driven.entries) != len(planned.actions):
+        wanted = {
+            target.key: choice.plan.actions for target, choice in zip(planned.targets, planned.choices, strict=True)
+        }
+        pairs = [(entries, wanted.get(key, ())) for key, entries in driven.held.items() if entries]
+        if any(len(entries) != len(actions) for entries, actions in pairs):
             raise CannotInject(f"{planned.id} cannot be adjusted while it is on: it would take other steps")
-        for entry, action in zip(driven.entries, planned.actions, strict=True):
+        for entry, action in (both for pair in pairs for both in zip(*pair, strict=True)):
             if entry.action != action and not await asyncio.to_thread(self._executor.adjust, entry, action):
                 raise CannotInject(
                     f"{planned.id} cannot be adjusted while it is on: {entry.action.describe()} stays as it is"
@@ -250,6 +267,7 @@ class Driver:
             if one.label not in driven.lost:
                 driven.lost.append(one.label)
                 self._log.emit(TargetLost(driven.planned.id, one.to_json()))
+        await self._let_go(driven, gone)
         if not follow:
             return
         try:
@@ -266,6 +284,14 @@ class Driver:
             return  # not there again yet
         await self._move(driven, fresh, gone)
 
+    async def _let_go(self, driven: Driven, gone: list[Target]) -> None:
+        """What was on a target that is gone has nothing to be on: a worker ended with its container has not lapsed."""
+        async with self._changing:
+            for one in gone:
+                if entries := driven.held.get(one.key):
+                    driven.held[one.key] = []
+                    await self._take_off(driven, entries)
+
     async def _move(self, driven: Driven, fresh: PlannedFault, gone: list[Target]) -> None:
         known = {one.key for one in driven.planned.targets}
         new = [number for number, one in enumerate(fresh.targets) if one.key not in known]
@@ -274,8 +300,7 @@ class Driver:
         async with self._changing:
             if driven.planned.step.fault.reversible and driven.on_since_ns and not self._stop.is_set():
                 for number in new:
-                    for action in fresh.choices[number].plan.actions:
-                        driven.entries.append(await self._apply(driven.planned.id, action))
+                    await self._put_on(driven, fresh.targets[number], fresh.choices[number])
             driven.planned = fresh
         for old, number in zip(gone, new, strict=False):
             driven.lost = [label for label in driven.lost if label != old.label]
