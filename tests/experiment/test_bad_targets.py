@@ -120,16 +120,11 @@ TARGETS = [
 PROBES = [
     (
         BODY + "  steadyState:\n    - {name: a}\n",
-        ["e.yaml:10:7: spec.steadyState[0]: give exactly one of http, tcp, process, command, prometheus"],
+        ["e.yaml:10:7: spec.steadyState[0]: give exactly one of http, tcp, process, command, prometheus, runtime"],
     ),
     (
         BODY + "  steadyState:\n    - {name: a, runtime: {}}\n",
-        [
-            (
-                "e.yaml:10:17: spec.steadyState[0].runtime: is not in this version of Squall yet (allowed: command, errorRate, "
-                "every, http, name, p95, process, prometheus, tcp, timeout, values)"
-            )
-        ],
+        [("e.yaml:10:26: spec.steadyState[0].runtime: give exactly one of `pid`, `command`, `port`, `unit`")],
     ),
     (
         BODY + "  steadyState:\n    - {name: a, http: {url: ftp:x, method: get}}\n",

@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from squall.actions.worker import Worker, surviving
 from squall.workers.holding import COUNTERS_FD, COUNTERS_NAME
 
-if TYPE_CHECKING:
-    from squall.kernel.proc import ProcessStat
-
-__all__ = ["KernelWorker"]
+__all__ = ["KernelWorker", "published"]
 
 
 @dataclass(frozen=True)
@@ -27,18 +23,19 @@ class KernelWorker(Worker, kind="kernel-worker", recoverability="lease"):
         """The worker's counts; empty when it is gone."""
         counts: dict[str, int] = {}
         for stat in surviving(self.token):
-            for name, count in _published(stat).items():
+            for name, count in published(stat.pid).items():
                 counts[name] = counts.get(name, 0) + count
         return {name: count for name, count in counts.items() if name != "lapses"}
 
     def in_force(self) -> bool:
         """Whether the worker lives and its lease has never lapsed."""
         left = surviving(self.token)
-        return bool(left) and not any(_published(stat).get("lapses") for stat in left)
+        return bool(left) and not any(published(stat.pid).get("lapses") for stat in left)
 
 
-def _published(stat: ProcessStat) -> dict[str, int]:
-    path = f"/proc/{stat.pid}/fd/{COUNTERS_FD}"
+def published(pid: int) -> dict[str, int]:
+    """What a worker has published last; empty when it is gone or publishes nothing."""
+    path = f"/proc/{pid}/fd/{COUNTERS_FD}"
     try:
         if not os.readlink(path).startswith(f"/memfd:{COUNTERS_NAME}"):
             return {}

@@ -45,7 +45,7 @@ _LATER_KINDS = {
     "Simulation": "",
     "FaultPolicy": "",
 }
-_LATER_KEYS = {"targets": ("middleware",), "steadyState": ("runtime",)}
+_LATER_KEYS = {"targets": ("middleware",)}
 """Keys of the document that are planned, by what holds them: known by name, so not taken for a slip of the pen."""
 
 _ENVELOPE = ("apiVersion", "kind", "metadata", "spec")

@@ -184,7 +184,10 @@ class Bounds(FrozenModel):
         return self
 
 
-_GAUGES = {"process": ("rss", "fds", "threads", "cpu", "restarts"), "prometheus": ("value",)}
+_GAUGES = {
+    "process": ("rss", "fds", "threads", "cpu", "restarts"), "prometheus": ("value",),
+    "runtime": ("gc", "parked", "idlePs", "lateTimers", "heap", "loopLagMs", "gcPauseMs"),
+}  # fmt: skip
 _TIMED = ("http", "tcp", "command")
 
 
@@ -200,7 +203,7 @@ class Expectation(Probe):
     error_rate: Ratio = Ratio.parse("0.5%")
     """The share of its samples that may fail."""
     values: FrozenMapping[str, Bounds] = FrozenDict()
-    """For gauges: process has `rss`, `fds`, `threads`, `cpu`, `restarts`; prometheus has `value`."""
+    """For gauges: process has `rss`, `fds`, `threads`, `cpu`, `restarts`; prometheus has `value`; runtime has `parked`, `gc`, `loopLagMs` and more."""
 
     @model_validator(mode="after")
     def _only_what_it_measures(self) -> Self:

@@ -4,8 +4,8 @@ A probe's samples are *meant* for its start plus whole periods, and latency coun
 running no other is started, so periods are missed when a target stalls; left at that, a stall of a minute would count
 as one slow sample (coordinated omission). Each missed one is therefore stood in for: it gets the outcome of the sample
 that was in its way and the latency from its own intended time to that sample's end, which is what it would have met.
-(The correction of HdrHistogram's `recordValueWithExpectedInterval`.) `missed` says how many there were. A process probe
-is never stood in for: looking at /proc does not wait for the target.
+(The correction of HdrHistogram's `recordValueWithExpectedInterval`.) `missed` says how many there were. A process or
+runtime probe is never stood in for: looking at the kernel's records does not wait for the target.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Prober:
             following = max(slot + 1, (time.monotonic_ns() - begin_ns) // every_ns + 1)
             missed = range(slot + 1, following)
             self.missed[probe.name] += len(missed)
-            if probe.process is None and samples:
+            if probe.process is None and probe.runtime is None and samples:
                 samples += _stand_ins(samples[0], [begin_ns + one * every_ns for one in missed[:STAND_INS_MOST]])
             if samples:
                 self._on_samples(samples)

@@ -46,6 +46,10 @@ def build(probe: Probe) -> Sampler:
         from squall.probes.command import CommandProbe
 
         return CommandProbe(probe)
+    if probe.runtime is not None:
+        from squall.probes.runtime import RuntimeProbe
+
+        return RuntimeProbe(probe)
     from squall.probes.prometheus import PrometheusProbe
 
     return PrometheusProbe(probe)

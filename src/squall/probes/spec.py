@@ -9,7 +9,17 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from squall.faults.frozen import FrozenDict, FrozenMapping, FrozenModel, JsonBody, Rows
 from squall.units import Duration, Rate, Within
 
-__all__ = ["HttpRequest", "Load", "Probe", "ProcessQuery", "PrometheusQuery", "Secret", "Step", "TcpAddress"]
+__all__ = [
+    "HttpRequest",
+    "Load",
+    "Probe",
+    "ProcessQuery",
+    "PrometheusQuery",
+    "RuntimeQuery",
+    "Secret",
+    "Step",
+    "TcpAddress",
+]
 
 
 class Secret(FrozenModel):
@@ -71,6 +81,21 @@ class ProcessQuery(FrozenModel):
         return self
 
 
+class RuntimeQuery(ProcessQuery):
+    """The language runtime of one process, seen from outside. Success is being watched (of a Go program, also its profile).
+
+    Go: gc (collections since the last sample), parked (goroutines that went on after a long wait), idlePs, lateTimers,
+    heap (bytes in use, from its profile). Python and others with an epoll loop: loopLagMs (the longest turn), gc, gcPauseMs.
+    """
+
+    parked: Annotated[Duration, Within("1us", "1h")] = Duration.parse("100ms")
+    """A goroutine's wait that is longer counts; idle network polling and the runtime's own goroutines never do."""
+    late: Annotated[Duration, Within("1us", "1h")] = Duration.parse("10ms")
+    """A timer of a Go program that fires later than this counts."""
+    pprof: Annotated[str, Field(pattern=r"^https?://[!-~]+$", max_length=8192)] | None = None
+    """Where a Go service serves its heap profile, http://127.0.0.1:6060/debug/pprof/heap."""
+
+
 class PrometheusQuery(FrozenModel):
     """A PromQL query; success is an answer with exactly one number, published as the value `value`."""
 
@@ -85,7 +110,7 @@ TcpAddress = Annotated[str, Field(pattern=r"^(?:\[[0-9A-Fa-f:.%]+\]|[^:\s\[\]]+)
 
 
 class Probe(FrozenModel):
-    """One thing that is sampled: exactly one of http, tcp, process, command, prometheus."""
+    """One thing that is sampled: exactly one of http, tcp, process, command, prometheus, runtime."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
     """Its series in the run: at most 63 letters, digits, `_`, `.` and `-`, a letter or digit first."""
@@ -96,6 +121,7 @@ class Probe(FrozenModel):
     command: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
     """Shell words (no shell); exit status 0 is success, the duration is the latency."""
     prometheus: PrometheusQuery | None = None
+    runtime: RuntimeQuery | None = None
     every: Annotated[Duration, Within("10ms", "1h")] = Duration.parse("1s")
     """The period; the next sample is not started while one is running, and a missed one is counted."""
     timeout: Annotated[Duration, Within("1ms", "10m")] = Duration.parse("5s")
@@ -103,7 +129,7 @@ class Probe(FrozenModel):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        kinds = ("http", "tcp", "process", "command", "prometheus")
+        kinds = ("http", "tcp", "process", "command", "prometheus", "runtime")
         given = [kind for kind in kinds if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(
@@ -112,9 +138,9 @@ class Probe(FrozenModel):
         return self
 
     @property
-    def kind(self) -> Literal["http", "tcp", "process", "command", "prometheus"]:
+    def kind(self) -> Literal["http", "tcp", "process", "command", "prometheus", "runtime"]:
         """Which one it is."""
-        for kind in ("http", "tcp", "process", "command"):
+        for kind in ("http", "tcp", "process", "command", "runtime"):
             if getattr(self, kind) is not None:
                 return kind
         return "prometheus"

@@ -109,6 +109,7 @@ class UprobeHook:
 
     `offset` is in the file, not in memory. `path` is opened by the kernel as this process sees it: /proc/PID/root/...
     for a target in another mount namespace. `cookie` is what bpf_get_attach_cookie gives (needs Linux >= 5.15).
+    `returns`: where the function that begins there returns, by a changed return address: never for Go, which moves stacks.
     """
 
     program: str
@@ -116,9 +117,10 @@ class UprobeHook:
     offset: int
     pid: int
     cookie: int | None = None
+    returns: bool = False
 
     def attach(self, collection: Collection) -> tuple[int, ...]:  # noqa: D102
-        event = _uprobe_event(self.path, self.offset, self.pid)
+        event = _uprobe_event(self.path, self.offset, self.pid, returns=self.returns)
         try:
             program = collection.program(self.program)
             if self.cookie is not None:
@@ -131,7 +133,7 @@ class UprobeHook:
         return (event,)
 
 
-def _uprobe_event(path: str, offset: int, pid: int) -> int:
+def _uprobe_event(path: str, offset: int, pid: int, *, returns: bool) -> int:
     """A perf event on one instruction in one process (perf_event_open(2), the uprobe PMU)."""
     try:
         with open("/sys/bus/event_source/devices/uprobe/type") as file:
@@ -140,7 +142,7 @@ def _uprobe_event(path: str, offset: int, pid: int) -> int:
         raise BpfError("this kernel has no uprobes", error.errno or errno.ENOENT) from None
     name = ctypes.create_string_buffer(path.encode())
     attributes = struct.pack(
-        "<IIQQQQQIIQQ", kind, _PERF_ATTRIBUTES_SIZE, 0, 0, 0, 0, 0, 0, 0, ctypes.addressof(name), offset
+        "<IIQQQQQIIQQ", kind, _PERF_ATTRIBUTES_SIZE, int(returns), 0, 0, 0, 0, 0, 0, ctypes.addressof(name), offset
     )
     block = ctypes.create_string_buffer(attributes, _PERF_ATTRIBUTES_SIZE)
     number = _PERF_NUMBERS.get(platform.machine(), -1)
