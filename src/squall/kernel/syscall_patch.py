@@ -1,0 +1,288 @@
+"""System calls of a running process led through the stub: where, how it is put in, how it is taken out again.
+
+A site is patched by changing one instruction, while no thread of the process runs: `mov $number, %eax` in front of a
+`syscall` becomes a jump, or the `syscall` itself a short jump into padding near it. So wherever a thread stood, in a
+handler of a signal too, it goes on at an instruction. What was put in besides (the region, jumps in padding) is never
+taken out: a thread may be in it. It does nothing when no site leads to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from squall.errors import ActionFailed, TargetError
+from squall.kernel import proc, process_memory, syscall_stub
+from squall.kernel.ptrace import Tracee
+from squall.kernel.syscall_sites import ANY, CAVE, Module, Site, modules
+from squall.kernel.syscall_stub import CONTROL, REGION_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from squall.kernel.process_memory import Mapping
+    from squall.kernel.syscall_stub import Rule
+
+__all__ = ["Layout", "Patch", "Region", "carriers", "install", "lay_out", "patched", "remove", "uncovered"]
+
+_MMAP = 9
+_READ_EXECUTE, _READ_WRITE = 5, 3
+_PRIVATE, _SHARED, _EXACTLY_THERE, _UNRESERVED = 0x22, 0x21, 0x100000, 0x4000
+_REACH = (1 << 31) - (64 << 20)
+_GUARD = 0x10000
+_LOWEST, _HIGHEST = 0x100000, 0x7FFF_FFFF_0000
+_ROOM_TO_GROW = 256 << 20
+"""Kept free above the heap and below the stack."""
+_ATTEMPTS = 20
+
+
+class Patch(NamedTuple):
+    """One site: at `address`, `old` bytes become `new`, both in hex. `cave` (0: none) is given the bytes `jump` before."""
+
+    address: int
+    old: str
+    new: str
+    cave: int
+    padding: str
+    jump: str
+    region: int
+    index: int
+
+    @property
+    def instruction(self) -> int:
+        """The address of its `syscall` instruction, as long as it is not patched."""
+        return self.address + (len(bytes.fromhex(self.old)) if not self.cave else 0)
+
+    def piece(self) -> bytes:
+        """The code that the site leads to."""
+        load = b"" if self.cave else bytes.fromhex(self.old)
+        at = syscall_stub.piece_address(self.region, self.index)
+        return syscall_stub.piece(self.region, at, self.instruction + 2, load)
+
+
+class Region(NamedTuple):
+    """Where a stub is, or is to be when it is `new`."""
+
+    base: int
+    new: bool
+
+
+class Layout(NamedTuple):
+    """All that is to be put into a process."""
+
+    regions: tuple[Region, ...]
+    patches: tuple[Patch, ...]
+
+
+def _wanted(module: Module, numbers: Iterable[int]) -> list[Site]:
+    return [site for site in module.sites if site.number == ANY or site.number in numbers]
+
+
+def uncovered(found: Sequence[Module], numbers: Sequence[int]) -> int:
+    """How many places certainly make one of these calls and cannot be patched."""
+    return sum(not site.patchable and site.number != ANY for one in found for site in _wanted(one, numbers))
+
+
+def lay_out(pid: int, numbers: Sequence[int]) -> Layout:
+    """What would lead these calls of a process through a stub; reads only.
+
+    TargetError when no place that makes them can be patched, or when they are patched already.
+    """
+    maps = process_memory.mappings(pid)
+    found = modules(pid)
+    planner = _Planner(pid, maps)
+    for module in found:
+        for site in _wanted(module, numbers):
+            if site.patchable:
+                planner.add(module, site)
+    if not planner.patches:
+        raise TargetError(f"nothing in process {pid} makes these system calls in a way that can be patched")
+    return Layout(tuple(planner.regions.values()), tuple(planner.patches))
+
+
+class _Planner:
+    def __init__(self, pid: int, maps: list[Mapping]) -> None:
+        self._pid, self._maps = pid, maps
+        self._used = {base: _pieces_used(pid, base) for base in _stubs(pid, maps)}
+        self.regions: dict[int, Region] = {}
+        self.patches: list[Patch] = []
+
+    def add(self, module: Module, site: Site) -> None:
+        """Patch one site, if its bytes are as in the file."""
+        at = site.address + module.bias
+        begin = site.loads + module.bias if site.loads else at
+        expected = bytes([0xB8]) + struct.pack("<I", site.number) if site.loads else b""
+        if process_memory.read(self._pid, begin, len(expected) + 2) != expected + b"\x0f\x05":
+            return
+        cave = site.cave + module.bias if site.cave else 0
+        if cave and not self._free(cave, site.padding):
+            return
+        base = self._region(module)
+        index = self._used[base]
+        if index >= syscall_stub.PIECES_MOST:
+            raise TargetError(f"process {self._pid} has had too many faults on its system calls: start it anew")
+        self._used[base] += 1
+        target = syscall_stub.piece_address(base, index)
+        if cave:
+            old, new = b"\x0f\x05", b"\xeb" + struct.pack("<b", cave - (at + 2))
+            jump = b"\xe9" + struct.pack("<i", target - (cave + CAVE))
+        else:
+            old, new, jump = expected, b"\xe9" + struct.pack("<i", target - (begin + CAVE)), b""
+        self.patches.append(Patch(begin, old.hex(), new.hex(), cave, site.padding.hex(), jump.hex(), base, index))
+
+    def _free(self, cave: int, padding: bytes) -> bool:
+        """Whether padding is as in the file, or left over from an earlier fault."""
+        data = process_memory.read(self._pid, cave, CAVE)
+        return data == padding or (data[:1] == b"\xe9" and _in_a_stub(data, cave, self._used))
+
+    def _region(self, module: Module) -> int:
+        for base in self._used:
+            if _reaches(base, module):
+                self.regions.setdefault(base, Region(base, new=False))
+                return base
+        base = _gap_near(module, self._maps, list(self.regions))
+        self._used[base] = 0
+        self.regions[base] = Region(base, new=True)
+        return base
+
+
+def _in_a_stub(jump: bytes, at: int, bases: Iterable[int]) -> bool:
+    target = at + CAVE + struct.unpack("<i", jump[1:])[0]
+    return any(base <= target < base + CONTROL for base in bases)
+
+
+def _reaches(base: int, module: Module) -> bool:
+    return abs(base - module.start) < _REACH and abs(base + REGION_SIZE - module.end) < _REACH
+
+
+def _stubs(pid: int, maps: list[Mapping]) -> list[int]:
+    """Regions of earlier faults that can be used again."""
+    code = syscall_stub.stub()
+    return [
+        one.start
+        for one in maps
+        if one.permissions == "r-xp" and not one.inode and one.end - one.start == syscall_stub.BASE_SIZE
+        and process_memory.read(pid, one.start, len(code)) == code
+    ]  # fmt: skip
+
+
+def _pieces_used(pid: int, base: int) -> int:
+    size, count = syscall_stub.PIECE_SIZE, syscall_stub.PIECES_MOST
+    pieces = process_memory.read(pid, syscall_stub.piece_address(base, 0), size * count)
+    return -(-len(pieces.rstrip(b"\0")) // size)
+
+
+def _gap_near(module: Module, maps: list[Mapping], taken: list[int]) -> int:
+    """An address near a module at which nothing is mapped, away from what grows."""
+    spans = sorted([(one.start, one.end, one.name) for one in maps] + [(at, at + REGION_SIZE, "") for at in taken])
+    best: int | None = None
+    low, below = _LOWEST, ""
+    for start, end, name in [*spans, (_HIGHEST, _HIGHEST, "")]:
+        least = low + (_ROOM_TO_GROW if below == "[heap]" else _GUARD)
+        most = min(start, _HIGHEST) - (_ROOM_TO_GROW if name == "[stack]" else _GUARD) - REGION_SIZE
+        low, below = max(low, end), name
+        if least > most:
+            continue
+        near = min(max(module.start, least), most) & ~0xFFF
+        near = near if near >= least else near + 0x1000
+        if best is None or abs(near - module.start) < abs(best - module.start):
+            best = near
+    if best is None or not _reaches(best, module):
+        raise TargetError(f"there is no free memory within reach of {module.name}")
+    return best
+
+
+# ---- in and out
+
+
+def install(pid: int, start_ticks: int, layout: Layout, block: Callable[[], bytes]) -> None:
+    """Put everything in, while the process stands still; `block` gives the control block at the last moment.
+
+    All or nothing: ActionFailed, TargetError or OSError when the process is not as it was when this was laid out.
+    """
+    for _ in range(_ATTEMPTS):
+        with Tracee(pid, start_ticks) as held:
+            if _in_the_way(held, layout):
+                continue  # a thread stands in what would change: let it go on for a moment
+            _check(held, layout)
+            _make_regions(held, layout)
+            for region in layout.regions:
+                held.write(region.base + CONTROL, block())
+            _write_sites(held, layout)
+            return
+    raise ActionFailed(f"the threads of process {pid} never left the code that is to be patched")
+
+
+def _in_the_way(held: Tracee, layout: Layout) -> bool:
+    changed = [(one.cave, one.cave + CAVE) for one in layout.patches if one.cave]
+    changed += [(one.address + 1, one.address + len(one.old) // 2) for one in layout.patches]
+    return any(begin <= at < end for at in held.next_instructions() for begin, end in changed)
+
+
+def _check(held: Tracee, layout: Layout) -> None:
+    for one in layout.patches:
+        if held.read(one.address, len(one.old) // 2).hex() != one.old:
+            raise TargetError(f"the code of process {held.pid} at {one.address:#x} has changed since it was read")
+
+
+def _make_regions(held: Tracee, layout: Layout) -> None:
+    syscall = layout.patches[0].instruction
+    fixed = _EXACTLY_THERE
+    for base, new in layout.regions:
+        if new:
+            parts = (
+                (base, syscall_stub.BASE_SIZE, _READ_EXECUTE, _PRIVATE | fixed),
+                (base + CONTROL, syscall_stub.CONTROL_SIZE, _READ_WRITE, _SHARED | fixed),
+                (base + syscall_stub.SLOTS, syscall_stub.SLOTS_SIZE, _READ_WRITE, _PRIVATE | fixed | _UNRESERVED),
+            )
+            for address, size, protection, flags in parts:
+                held.call(syscall, _MMAP, address, size, protection, flags, -1, 0)
+            held.write(base, syscall_stub.stub())
+    for one in layout.patches:
+        held.write(syscall_stub.piece_address(one.region, one.index), one.piece())
+
+
+def _write_sites(held: Tracee, layout: Layout) -> None:
+    written: list[Patch] = []
+    try:
+        for one in layout.patches:
+            if one.cave:
+                held.write(one.cave, bytes.fromhex(one.jump))
+            held.write(one.address, bytes.fromhex(one.new))
+            written.append(one)
+    except OSError:
+        for one in written:
+            held.write(one.address, bytes.fromhex(one.old))
+        raise
+
+
+def patched(pid: int, patches: Sequence[Patch]) -> list[Patch]:
+    """Those of the patches that are in a process's code now; none when it is gone or has become another program."""
+    found = []
+    for one in patches:
+        with contextlib.suppress(OSError):
+            if process_memory.read(pid, one.address, len(one.new) // 2).hex() == one.new:
+                found.append(one)
+    return found
+
+
+def remove(pid: int, start_ticks: int, patches: Sequence[Patch]) -> None:
+    """Take the patches out, each only where it still is; nothing happens when the process is gone."""
+    if not patched(pid, patches):
+        return
+    with contextlib.suppress(ProcessLookupError), Tracee(pid, start_ticks) as held:
+        for one in patched(pid, patches):
+            held.write(one.address, bytes.fromhex(one.old))
+
+
+def carriers(bases: Sequence[int]) -> list[int]:
+    """Every process that has a stub at one of these addresses: the target and what was forked from it since."""
+    found = []
+    for pid in proc.pids():
+        for base in bases:
+            with contextlib.suppress(OSError):
+                if process_memory.read(pid, base, len(syscall_stub.MARK)) == syscall_stub.MARK:
+                    found.append(pid)
+                    break
+    return found
