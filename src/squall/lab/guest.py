@@ -15,6 +15,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from threading import Event
 from typing import TYPE_CHECKING
 
 from squall.kernel import launch
@@ -22,7 +23,7 @@ from squall.lab import initrd
 from squall.lab.programs import Programs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from squall.lab.kernels import Kernel
 
@@ -42,7 +43,6 @@ _APPEND = (
 _ENVIRONMENT = {
     "HOME": "/run",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUNBUFFERED": "1",
     "LANG": "C.UTF-8",
     "SQUALL_STATE": "/run/squall-state",
@@ -74,12 +74,12 @@ class Guest:
 def boot(
     kernel: Kernel, command: Sequence[str], timeout: float, *, folder: str = "/", environment: Mapping[str, str] | None = None,
     modules: Sequence[str] = initrd.MODULES, append: str = "", memory_mib: int = MEMORY_MIB, programs: Programs | None = None,
-    show: Callable[[bytes], None] | None = None,
+    stop: Event | None = None,
 ) -> Guest:  # fmt: skip
     """Run a command as root in a folder of this machine's files, seen from another kernel.
 
     `timeout` in seconds bounds everything; a guest that never comes up is tried once more within it. `append` is added
-    to the kernel's command line; `show` is handed the output as it comes.
+    to the kernel's command line; when `stop` is set, the guest is ended.
 
     Raises:
         CannotInject: QEMU, virtiofsd or busybox is missing, or cannot be started by this user.
@@ -92,9 +92,9 @@ def boot(
     for number in (1, 2):
         with ExitStack() as exits:
             run = _Run(kernel, archive, f"{_APPEND} {append}", memory_mib, programs, exits)
-            run.watch(began + timeout, show)
+            run.watch(began + timeout, stop or Event())
             guest = run.guest(number)
-        if guest.seconds_up is not None or time.monotonic() > began + timeout:
+        if guest.seconds_up is not None or (stop and stop.is_set()) or time.monotonic() > began + timeout:
             break
     return guest
 
@@ -126,19 +126,19 @@ class _Run:
             self._start(command, environment, kept, output)
         link.close()
 
-    def watch(self, deadline: float, show: Callable[[bytes], None] | None) -> None:
+    def watch(self, deadline: float, stop: Event) -> None:
         """Until the guest is off, or the deadline has come, or it is clear that it will not come up."""
         while not self._ended:
             readable, _, _ = select.select([self._pipe], [], [], 0.1)
             data = os.read(self._pipe, 1 << 16) if readable else b""
             self._output += data
-            if data and show:
-                show(data)
             if self._seconds_up is None and self._read(self._status):
                 self._seconds_up = time.monotonic() - self._began
             now = time.monotonic()
             if readable and not data:
                 self._ended = "exited" if self._code() is not None else "the guest died"
+            elif stop.is_set():
+                self._ended = "ended on request"
             elif now > deadline:
                 self._ended = "not done in time"
             elif self._seconds_up is None and now - self._began > UP_SECONDS_MAX:
