@@ -28,12 +28,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("squall.cli.compare", "Set two runs side by side."),
     "proxy": ("squall.cli.proxy", "Serve the fault proxy, with Toxiproxy's HTTP API."),
     "standin": ("squall.cli.standin", "Serve scripted HTTP answers in a dependency's place."),
+    "kernels": ("squall.cli.kernels", "What Squall can do on other kernels: boots them and tries."),
     "demo": ("squall.cli.demo", "Watch a shop of microservices fall over and come back."),
 }
 """Name: module (its `command` is the command) and the line that `--help` shows without loading it."""
 
 _GROUPS = (
-    ("Look", ("doctor", "faults", "schema", "demo")),
+    ("Look", ("doctor", "faults", "schema", "kernels", "demo")),
     ("Experiment", ("run", "inject", "list", "status", "stop", "adjust", "report", "compare")),
     ("Recover", ("recover", "halt")),
     ("Serve", ("proxy", "standin")),
