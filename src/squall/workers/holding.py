@@ -22,9 +22,10 @@ __all__ = ["COUNTERS_FD", "COUNTERS_NAME", "LEASE_NS", "RENEW_S", "Counts", "Hel
 
 LEASE_NS = 1_000_000_000
 RENEW_S = 0.2
-COUNTERS_FD = 3
+COUNTERS_FD = 200
+"""Far above what a worker has open when it begins to hold: the counts must not take the place of what it holds."""
 COUNTERS_NAME = "squall-counters"
-"""The name of the memory file (and its descriptor's number) in which a worker's counts are read by others."""
+"""The memory file in which a worker's counts are read by others."""
 _COUNTS_MOST = 8192
 _ZERO = struct.pack("<I", 0)
 
