@@ -8,16 +8,13 @@ import pytest
 
 from squall.documents import DocumentError
 from squall.experiment.document import read_experiment
+from squall.faults import fault_types
 from tests.experiment.wrong import BODY, HEAD, ROUTE, problems
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FAULTS = (
-    "http.abort, http.delay, http.patch, http.replace, process.crash, process.kill, process.pause, stress.cpu, "
-    "stress.disk, stress.fd, stress.memory, tcp.bandwidth, tcp.down, tcp.latency, tcp.limit_data, tcp.reset, "
-    "tcp.slicer, tcp.slow_close, tcp.timeout"
-)
+FAULTS = ", ".join(fault_types())
 
 ENVELOPE = [
     ("", ["e.yaml: document: is empty: a document is expected"]),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["pages"]
 
 FAMILIES = {
+    "network": "Packets, of programs that know nothing of it: late, lost, doubled, broken, out of order, cut off.",
     "process": "Processes: killed, crashed, paused.",
     "stress": "What a service needs, used up: CPU, memory, file descriptors, disk.",
     "tcp": "TCP connections that pass a proxied route, whatever they carry.",
@@ -25,6 +26,13 @@ FAMILIES = {
 
 
 EXAMPLES: dict[str, dict[str, object]] = {
+    "network.delay": {"latency": "100ms", "jitter": "20ms", "correlation": "25%", "remotePorts": [5432]},
+    "network.loss": {"percent": "5%", "protocol": "udp"},
+    "network.duplicate": {"percent": "2%", "direction": "ingress"},
+    "network.corrupt": {"percent": "1%", "peers": ["10.0.0.0/8"]},
+    "network.reorder": {"percent": "25%", "latency": "20ms"},
+    "network.bandwidth": {"rate": "1mbit", "per": "flow"},
+    "network.partition": {"peers": ["payment.internal"]},
     "process.pause": {"stopped": "20ms", "every": "100ms"},
     "process.kill": {"signal": "SIGTERM"},
     "stress.cpu": {"load": "80%", "workers": 2},
