@@ -1,11 +1,11 @@
-"""What a process settles for itself or its child: its name, its place in the OOM killer's order, its cgroup.
+"""What a process settles for itself or its child: name, place in the OOM killer's order, cgroup, how soon it is woken.
 
 Imports nothing but the interpreter's own: workers start with it, and every import delays a fault.
 """
 
 import os
 
-__all__ = ["be_killed_first", "be_named", "join"]
+__all__ = ["be_killed_first", "be_named", "be_on_time", "join"]
 
 
 def be_named(name: str) -> None:
@@ -18,6 +18,16 @@ def be_killed_first(pid: int | None = None) -> None:
     """Let the OOM killer take this process (or a child) before any other; what anybody may ask for himself."""
     with open(f"/proc/{pid or 'self'}/oom_score_adj", "w") as file:
         file.write("1000")
+
+
+def be_on_time() -> None:
+    """Let timers of this thread end when they are due, not up to 50 us later, and have it run before others if allowed."""
+    try:
+        with open("/proc/self/timerslack_ns", "w") as file:
+            file.write("1")
+        os.setpriority(os.PRIO_PROCESS, 0, -15)
+    except OSError:  # without these it is less accurate, not wrong
+        pass
 
 
 def join(folder: str, pid: int | None = None) -> None:

@@ -1,0 +1,207 @@
+/* Holds the data of established TCP connections by a policy: (address, port) -> nanoseconds.
+ *
+ * At an interface's egress. The header is read where it stands; nothing is copied. What is held gets a departure time
+ * where the interface's queue knows such (fq), or is led to a delay line's device. Handshakes, bare acknowledgements,
+ * FIN and RST without data pass.
+ */
+#include "squall.h"
+
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+
+#define MARK_KIND 0x5c000000
+#define MARK_KIND_BITS 0xff000000
+#define CGROUP_LEVELS 32
+
+enum { HELD, UNHELD, WITHOUT_A_WAY };
+enum { ALL, ONE_CGROUP, SOME_SOCKETS };
+enum { BY_DEPARTURE_TIME = 1, BY_LINE };
+
+struct settings {
+	__u32 scope;
+	__u32 order; /* of this line among those on the same interfaces */
+	__u64 cgroup;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct settings);
+} settings SEC(".maps");
+
+/* IPv4 addresses stand as ::ffff:a.b.c.d; an address or port of zero stands for any. */
+struct end {
+	__be32 address[4];
+	__be16 port;
+	__u16 zero;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct end);
+	__type(value, __u64);
+} policy SEC(".maps");
+
+/* How packets of an interface are held: kind, and for a line its device. */
+struct way {
+	__u32 kind;
+	__u32 device;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, __u32);
+	__type(value, struct way);
+} ways SEC(".maps");
+
+/* Sockets of a process, by cookie. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, __u8);
+} sockets SEC(".maps");
+
+static __always_inline bool below(struct __sk_buff *skb, __u64 cgroup)
+{
+	for (int level = 1; level < CGROUP_LEVELS; level++) {
+		__u64 id = bpf_skb_ancestor_cgroup_id(skb, level);
+
+		if (id == cgroup)
+			return true;
+		if (!id)
+			return false;
+	}
+	return false;
+}
+
+static __always_inline bool in_scope(struct __sk_buff *skb, const struct settings *set)
+{
+	if (set->scope == ALL)
+		return true;
+	if (set->scope == ONE_CGROUP)
+		return below(skb, set->cgroup);
+	__u64 cookie = bpf_get_socket_cookie(skb);
+
+	return cookie && bpf_map_lookup_elem(&sockets, &cookie);
+}
+
+/* The connection's handshake is done; one that is being closed may still have data to send. */
+static __always_inline bool established(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk)
+		return false;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk || sk->protocol != IPPROTO_TCP)
+		return false;
+	switch (sk->state) {
+	case BPF_TCP_ESTABLISHED:
+	case BPF_TCP_CLOSE_WAIT:
+	case BPF_TCP_FIN_WAIT1:
+	case BPF_TCP_LAST_ACK:
+	case BPF_TCP_CLOSING:
+		return true;
+	}
+	return false;
+}
+
+/* Reads both ends of a packet that carries data; false for any other. */
+static __always_inline bool data(struct __sk_buff *skb, struct end *local, struct end *remote)
+{
+	struct tcphdr tcp;
+	__u32 at, length;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes_relative(skb, 0, &ip, sizeof(ip), BPF_HDR_START_NET) || ip.protocol != IPPROTO_TCP)
+			return false;
+		at = ip.ihl * 4;
+		length = skb->gso_size ? 0xffff : bpf_ntohs(ip.tot_len);
+		local->address[2] = remote->address[2] = bpf_htonl(0xffff);
+		local->address[3] = ip.saddr;
+		remote->address[3] = ip.daddr;
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes_relative(skb, 0, &ip, sizeof(ip), BPF_HDR_START_NET) || ip.nexthdr != IPPROTO_TCP)
+			return false;
+		at = sizeof(ip);
+		length = skb->gso_size ? 0xffff : at + bpf_ntohs(ip.payload_len);
+		__builtin_memcpy(local->address, &ip.saddr, 16);
+		__builtin_memcpy(remote->address, &ip.daddr, 16);
+	} else {
+		return false;
+	}
+	if (bpf_skb_load_bytes_relative(skb, at, &tcp, sizeof(tcp), BPF_HDR_START_NET) || tcp.syn)
+		return false;
+	local->port = tcp.source;
+	remote->port = tcp.dest;
+	return length > at + tcp.doff * 4;
+}
+
+static __always_inline __u64 *entry(const struct end *one, bool address, bool port)
+{
+	struct end key = {};
+
+	if (address)
+		__builtin_memcpy(key.address, one->address, sizeof(key.address));
+	else
+		key.address[2] = one->address[2] == bpf_htonl(0xffff) && !one->address[0] && !one->address[1] ? one->address[2] : 0;
+	if (port)
+		key.port = one->port;
+	return bpf_map_lookup_elem(&policy, &key);
+}
+
+/* The most exact entry; of two that are equally exact, the one about the other end. */
+static __always_inline __u64 wanted(const struct end *local, const struct end *remote)
+{
+	__u64 *ns;
+
+	if ((ns = entry(remote, true, true)) || (ns = entry(local, true, true)) || (ns = entry(remote, true, false)) ||
+	    (ns = entry(local, true, false)) || (ns = entry(remote, false, true)) || (ns = entry(local, false, true)) ||
+	    (ns = entry(remote, false, false)))
+		return *ns;
+	return 0;
+}
+
+SEC("tc")
+int hold(struct __sk_buff *skb)
+{
+	struct end local = {}, remote = {};
+	__u32 zero = 0, interface = skb->ifindex;
+	struct settings *set = bpf_map_lookup_elem(&settings, &zero);
+	struct way *way;
+	__u64 ns;
+
+	if (!set || !lease_holds())
+		return TC_ACT_UNSPEC;
+	if ((skb->mark & MARK_KIND_BITS) == MARK_KIND && (skb->mark & ~MARK_KIND_BITS) >= set->order)
+		return TC_ACT_UNSPEC;
+	if (!established(skb) || !data(skb, &local, &remote) || !in_scope(skb, set))
+		return TC_ACT_UNSPEC;
+	ns = wanted(&local, &remote);
+	if (!ns) {
+		count(UNHELD);
+		return TC_ACT_UNSPEC;
+	}
+	way = bpf_map_lookup_elem(&ways, &interface);
+	if (!way) {
+		count(WITHOUT_A_WAY);
+		return TC_ACT_UNSPEC;
+	}
+	count(HELD);
+	if (way->kind == BY_LINE)
+		return bpf_redirect(way->device, 0);
+	skb->tstamp = bpf_ktime_get_ns() + ns;
+	return TC_ACT_UNSPEC;
+}

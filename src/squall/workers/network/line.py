@@ -1,0 +1,257 @@
+"""A delay line: packets that a filter sends to a TAP device are held here and go on when their time has come.
+
+One device stands for one interface and direction: the program `back` (bpf/line.bpf.c) knows by the device where a packet
+was going. Everything hangs by this process's descriptors: when it ends, however it ends, devices and programs go, and
+the filter with them, so that nothing is sent into a hole.
+
+Accuracy: a process is woken late, by tens of microseconds and more the longer its CPU has slept. How late is measured
+all the time from the line's own timers, for short and long sleeps apart. The time of arrival of a packet that woke it
+is corrected by that, and it has itself woken as much earlier, waiting actively for the rest (200 us at most).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from squall.kernel import own
+from squall.kernel.bpf import Collection
+from squall.kernel.bpf.calls import link_create
+from squall.workers.network import frames
+from squall.workers.network.tap import FRAME_MOST, Tap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from squall.workers.network.schedule import Schedule
+
+__all__ = ["Line", "Origin"]
+
+Direction = Literal["egress", "ingress"]
+
+_WAYS = {"egress": 0, "ingress": 1}
+_LOOPBACK_WAY = 2
+_INGRESS, _EGRESS, _BEFORE = 46, 47, 1 << 3
+"""BPF_TCX_INGRESS, BPF_TCX_EGRESS and BPF_F_BEFORE of linux/bpf.h: before all others."""
+_MARK = 0x5C00_0000
+_ORDERS = 1 << 24
+_BATCH = 64
+"""Frames that are read from one device before what is due is looked at again."""
+_FOREIGN = 1
+_NOT_SLEPT_NS = 20_000
+_SLOW_BYTES_PER_S = 6_250_000
+"""At 50 Mbit/s a frame of 64 KiB takes 10 ms: below that rate frames are cut to the MTU, so that they do not come in lumps."""
+
+
+class Origin(NamedTuple):
+    """Where packets come from and go back to."""
+
+    ifindex: int
+    direction: Direction
+
+
+class _Lateness:
+    """How late this process is woken, in ns: near the upper end of what is usual, for sleeps of like length."""
+
+    _MOST = 200_000
+    _STEP = 2_000
+
+    def __init__(self) -> None:
+        self._by_length = [60_000] * 64
+
+    def of(self, slept_ns: int) -> int:
+        """What is to be expected after such a sleep."""
+        return self._by_length[slept_ns.bit_length()]
+
+    def learn(self, slept_ns: int, late_ns: int) -> None:
+        """Move towards the value that three of four are below."""
+        index = slept_ns.bit_length()
+        step = 3 * self._STEP if late_ns > self._by_length[index] else -self._STEP
+        self._by_length[index] = min(self._MOST, max(0, self._by_length[index] + step))
+
+
+@dataclass(slots=True)
+class _Way:
+    """One device with what it stands for."""
+
+    origin: Origin
+    tap: Tap
+    schedule: Schedule[tuple[int, bytes]]
+    links: tuple[int, ...]
+
+
+class Line:
+    """Every device of one line in the calling thread's network namespace. For one thread.
+
+    `schedules` has one for each direction that is held. `mark_order` (0 to 2**24 - 1) is this line's number among those on
+    the same interfaces: what comes out carries the mark 0x5C000000 + order, by which filters know it. `policy` gives a
+    frame's own delay in ns, in addition to the schedule's.
+    """
+
+    def __init__(
+        self,
+        schedules: dict[Direction, Schedule[tuple[int, bytes]]],
+        mark_order: int,
+        policy: Callable[[bytes], int] | None = None,
+    ) -> None:
+        assert 0 <= mark_order < _ORDERS  # noqa: S101 - the caller's own number
+        self._schedules, self._mark, self.policy = schedules, _MARK + mark_order, policy
+        self._collection = Collection.load("line")
+        self._ways: dict[int, _Way] = {}
+        """By the descriptor of the device."""
+        self._lateness = _Lateness()
+        self._lost_in_devices = 0
+        self._unwritable = 0
+        own.be_on_time()
+
+    def divert(self, origin: Origin, mtu: int, *, loopback: bool) -> int:
+        """A device for the packets of an interface and direction: the ifindex that a filter is to send them to.
+
+        The packets must be for this host (ingress) or from it, and the interface one with Ethernet headers. OSError or
+        BpfError: nothing is there then. Asked again for the same, it answers the same.
+        """
+        for way in self._ways.values():
+            if way.origin == origin:
+                return way.tap.ifindex
+        schedule = self._schedules[origin.direction]
+        tap = Tap(mtu, whole=_whole(schedule))
+        links: list[int] = []
+        try:
+            how = _LOOPBACK_WAY if loopback else _WAYS[origin.direction]
+            self._collection.map("origins")[tap.ifindex.to_bytes(4, "little")] = (
+                b"".join(number.to_bytes(4, "little") for number in (origin.ifindex, how, self._mark))
+                + tap.address
+                + b"\0\0"
+            )
+            links.append(link_create(self._collection.program("back"), tap.ifindex, _INGRESS))
+            if loopback and not any(len(way.links) > 1 for way in self._ways.values()):
+                links.append(link_create(self._collection.program("arrive"), origin.ifindex, _EGRESS, _BEFORE))
+        except BaseException:
+            for link in links:
+                os.close(link)
+            tap.close()
+            raise
+        self._ways[tap.fd] = _Way(origin, tap, schedule, tuple(links))
+        return tap.ifindex
+
+    def forget(self, ifindex: int) -> None:
+        """The interface is gone: its devices go, with what is held for it."""
+        for fd, way in list(self._ways.items()):
+            if way.origin.ifindex == ifindex:
+                del self._ways[fd]
+                self._end(way)
+
+    def reshape(self) -> None:
+        """The schedules have other shapes now."""
+        for way in self._ways.values():
+            way.tap.keep_whole(whole=_whole(way.schedule))
+
+    def run(self, until_ns: int, *others: int) -> bool:
+        """Pass packets on until this time of CLOCK_MONOTONIC; True as soon as one of the other descriptors can be read."""
+        while True:
+            now = self._release(time.monotonic_ns())
+            if now >= until_ns:
+                return False
+            due = min(until_ns, *(when for s in self._schedules.values() if (when := s.next_ns) is not None), until_ns)
+            readable = self._sleep(now, due, others)
+            if readable is None:
+                return True
+
+    def _sleep(self, now: int, due: int, others: tuple[int, ...]) -> list[int] | None:
+        """Wait for packets until shortly before something is due and take them in; None: another descriptor can be read."""
+        wanted = due - now
+        planned = max(0, wanted - self._lateness.of(wanted)) if wanted > 0 else 0
+        readable = select.select([*self._ways, *others], [], [], planned / 1e9)[0]
+        woken = time.monotonic_ns()
+        if not readable:
+            if planned:
+                self._lateness.learn(wanted, woken - now - planned)
+            return readable
+        slept = woken - now
+        late = min(self._lateness.of(slept), slept // 2) if slept > _NOT_SLEPT_NS else 0
+        for fd in readable:
+            if fd in self._ways:
+                self._take_in(self._ways[fd], late)
+        return None if any(fd in others for fd in readable) else readable
+
+    def _take_in(self, way: _Way, late: int) -> None:
+        fd, schedule, policy = way.tap.fd, way.schedule, self.policy
+        per_flow = schedule.shape.rate is not None and schedule.shape.rate.per_flow
+        for _ in range(_BATCH):
+            try:
+                frame = os.read(fd, FRAME_MOST)
+            except BlockingIOError:
+                return
+            except OSError:  # the device is down or gone: the interface's owner sees to that
+                return
+            schedule.put(
+                (fd, frame),
+                frames.ip_length(frame),
+                time.monotonic_ns() - late,
+                flow=frames.flow(frame) if per_flow else None,
+                extra_ns=policy(frame) if policy is not None else 0,
+            )
+            late = 0  # those behind the first had not to wait for the waking
+
+    def _release(self, now: int) -> int:
+        """Write what is due; the time after it. Bounded: what comes due meanwhile has its turn after the reading."""
+        for schedule in self._schedules.values():
+            for _ in range(_BATCH):
+                held = schedule.take(now)
+                if held is None:
+                    break
+                self._write(*held)
+                now = time.monotonic_ns()
+        return now
+
+    def _write(self, fd: int, frame: bytes) -> None:
+        if fd not in self._ways:
+            self._unwritable += 1  # its interface went while it was held
+            return
+        try:
+            os.write(fd, frame)
+        except OSError:
+            self._unwritable += 1
+
+    def flush(self) -> None:
+        """Let everything go that is held, in the order of its times; the filter must be off by then."""
+        for way in self._ways.values():
+            self._take_in(way, 0)
+        for schedule in self._schedules.values():
+            for _ in range(len(schedule)):
+                held = schedule.take(1 << 62)
+                if held is not None:
+                    self._write(*held)
+
+    def counts(self) -> dict[str, int]:
+        """Packets: held ever, lost because a queue was full, not to be written, sent by others over the devices."""
+        tallies = [schedule.tally for schedule in self._schedules.values()]
+        in_devices = self._lost_in_devices + sum(way.tap.dropped() for way in self._ways.values())
+        return {
+            "held": sum(tally.held for tally in tallies),
+            "reordered": sum(tally.reordered for tally in tallies),
+            "overflowed": sum(tally.overflowed for tally in tallies) + in_devices,
+            "unwritable": self._unwritable,
+            "foreign": self._collection.map("counters").total(_FOREIGN),
+        }
+
+    def close(self) -> None:
+        """Devices and programs go; what is held is lost (see `flush`)."""
+        for way in self._ways.values():
+            self._end(way)
+        self._ways.clear()
+        self._collection.close()
+
+    def _end(self, way: _Way) -> None:
+        self._lost_in_devices += way.tap.dropped()
+        for link in way.links:
+            os.close(link)
+        way.tap.close()
+
+
+def _whole(schedule: Schedule[tuple[int, bytes]]) -> bool:
+    rate = schedule.shape.rate
+    return rate is None or rate.bytes_per_s >= _SLOW_BYTES_PER_S
