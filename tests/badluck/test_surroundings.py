@@ -176,6 +176,8 @@ def test_a_disk_that_fills_up_in_mid_run_and_one_that_is_full(squall: Spoilt, ta
             out, err = run.communicate(timeout=30)
             assert run.returncode not in (0, 5), err
             assert "No space left on device" in out + err
+            [events] = (squall.state / "runs").glob("*/events.jsonl")
+            assert json.loads(events.read_text().splitlines()[-1])["kind"] == "run-finished"
         assert squall.open_runs == []
         refused = squall.pause(target.pid)
         assert refused.returncode in (1, 4), refused.stderr
