@@ -7,6 +7,8 @@ SHELL := /bin/sh
 
 BIN := .venv/bin
 PYTEST_ARGS ?=
+# Which kernels `make kernels` boots: of 5.10, 6.1, 6.12 and newest, all when empty.
+KERNELS ?=
 # Runs of the demo and of the tests stay in this folder too.
 export SQUALL_STATE ?= $(CURDIR)/.cache/state
 # So that no file of the user's own Python is read, and warnings of tools do not hide in a pager.
@@ -22,6 +24,8 @@ demo: ## watch a shop of microservices fall over under a real fault, and come ba
 test: ## every test, with branch coverage held at its floor (some minutes)
 	@tools/setup docs
 	@$(BIN)/python tools/debian-cache tests || true
+	@$(BIN)/python tools/debian-cache lab || true
+	@$(BIN)/python tools/debian-kernels 6.1 >/dev/null || true
 	@tools/debian-cache install || true
 	@tools/test-all $(PYTEST_ARGS)
 
@@ -36,6 +40,10 @@ check: ## what needs no run: style, types, layers, house rules
 crash: ## the whole crash matrix: every action, every point, every way to die
 	@tools/setup dev
 	@SQUALL_CRASH=all $(BIN)/pytest -m crash $(PYTEST_ARGS) tests/crash
+
+kernels: ## boot Debian's kernels (5.10 to the newest) in QEMU, see what works there, run the kernel tests; needs root
+	@tools/setup dev
+	@tools/test-kernels $(KERNELS)
 
 bench: ## measure against the peers; results go to docs/benchmarks.md
 	@tools/setup dev

@@ -14,6 +14,12 @@ __all__ = ["Programs"]
 CACHED = Path(".cache") / "debian" / "lab" / "root"
 """Where `tools/debian-cache lab` unpacks them, in the folder squall runs in; $SQUALL_LAB names another."""
 
+PLACES = {
+    "qemu-system-x86_64": ("usr/bin",),
+    "virtiofsd": ("usr/lib/qemu",),
+    "busybox": ("bin", "usr/bin"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Programs:
@@ -29,7 +35,7 @@ class Programs:
 
     @classmethod
     def find(cls) -> Programs:
-        """The machine's own programs where it has all of them, else those of the cache.
+        """Each of the machine, else of the cache.
 
         Raises:
             CannotInject: one is missing, or this user cannot export the root folder.
@@ -39,28 +45,18 @@ class Programs:
         if os.geteuid() != 0:
             raise CannotInject("virtiofsd, which gives a guest this machine's files, needs root: sudo squall kernels")
         cached = Path(os.environ.get("SQUALL_LAB") or CACHED).resolve()
-        missing: list[str] = []
-        for root in (Path("/"), cached):
-            places = {
-                "qemu-system-x86_64": _first(root, "qemu-system-x86_64", "usr/bin"),
-                "virtiofsd": _first(root, "virtiofsd", "usr/lib/qemu"),
-                "busybox": _first(root, "busybox", "bin", "usr/bin"),
-            }
-            if all(places.values()):
-                return cls._of(root, *(str(place) for place in places.values()))
-            missing = missing or [name for name, place in places.items() if not place]
-        raise CannotInject(
-            f"{', '.join(missing)} missing; to have them: tools/debian-cache lab, "
-            "or apt-get install --no-install-recommends qemu-system-x86 qemu-system-common busybox-static kmod"
-        )
-
-    @classmethod
-    def _of(cls, root: Path, qemu: str, virtiofsd: str, busybox: str) -> Programs:
-        if root == Path("/"):
+        found = {name: _first(name, folders, cached) for name, folders in PLACES.items()}
+        if missing := [name for name, place in found.items() if place is None]:
+            raise CannotInject(
+                f"{', '.join(missing)} missing; to have them: tools/debian-cache lab, "
+                "or apt-get install --no-install-recommends qemu-system-x86 qemu-system-common busybox-static kmod"
+            )
+        qemu, virtiofsd, busybox = map(str, found.values())
+        if not Path(qemu).is_relative_to(cached):
             return cls(qemu, virtiofsd, busybox)
-        firmware = [root / "usr" / "share" / name for name in ("qemu", "seabios")]
-        folders = {path.parent for base in ("lib", "usr/lib") for path in (root / base).glob("**/*.so*")}
-        return cls(qemu, virtiofsd, busybox, tuple(map(str, firmware)), tuple(sorted(map(str, folders))))
+        firmware = [cached / "usr" / "share" / name for name in ("qemu", "seabios")]
+        libraries = {path.parent for base in ("lib", "usr/lib") for path in (cached / base).glob("**/*.so*")}
+        return cls(qemu, virtiofsd, busybox, tuple(map(str, firmware)), tuple(sorted(map(str, libraries))))
 
     def environment(self) -> dict[str, str]:
         """What QEMU and virtiofsd run with."""
@@ -68,10 +64,11 @@ class Programs:
         return {**bare, "LD_LIBRARY_PATH": os.pathsep.join(self.libraries)} if self.libraries else bare
 
 
-def _first(root: Path, name: str, *folders: str) -> Path | None:
-    """A program in the first of some folders of a tree, or anywhere on PATH where the tree is the machine's own."""
-    for folder in folders:
-        if os.access(root / folder / name, os.X_OK):
-            return root / folder / name
-    found = shutil.which(name) if root == Path("/") else None
-    return Path(found) if found else None
+def _first(name: str, folders: tuple[str, ...], cached: Path) -> Path | None:
+    """A program in its folders of the machine, then of the cache, or anywhere on PATH."""
+    for root in (Path("/"), cached):
+        for folder in folders:
+            if os.access(root / folder / name, os.X_OK):
+                return root / folder / name
+    on_path = shutil.which(name)
+    return Path(on_path) if on_path else None
