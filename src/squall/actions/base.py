@@ -55,6 +55,10 @@ class Action(ABC):
         """
         return self
 
+    def adjusted(self, new: Action) -> Action:
+        """What this step, prepared as it is, becomes when `new` is asked for: `new` with all that undo will need."""
+        return new
+
     @abstractmethod
     def do(self) -> Sequence[int]:
         """Make exactly what was named; return descriptors that keep it on: the executor closes them before it undoes."""

@@ -251,7 +251,8 @@ class Driver:
         pairs = [(entries, wanted.get(key, ())) for key, entries in driven.held.items() if entries]
         if any(len(entries) != len(actions) for entries, actions in pairs):
             raise CannotInject(f"{planned.id} cannot be adjusted while it is on: it would take other steps")
-        for entry, action in (both for pair in pairs for both in zip(*pair, strict=True)):
+        for entry, asked in (both for pair in pairs for both in zip(*pair, strict=True)):
+            action = entry.action.adjusted(asked)
             if entry.action != action and not await asyncio.to_thread(self._executor.adjust, entry, action):
                 raise CannotInject(
                     f"{planned.id} cannot be adjusted while it is on: {entry.action.describe()} stays as it is"
