@@ -26,6 +26,7 @@ __all__ = [
     "descendants",
     "environment_value",
     "executable",
+    "innermost_pid",
     "listening_inodes",
     "listening_ports",
     "nameless_bytes",
@@ -34,6 +35,7 @@ __all__ = [
     "pids",
     "process_of",
     "read_stat",
+    "seccomp_mode",
     "send_signal",
     "socket_inodes",
     "ticks_now",
@@ -175,6 +177,27 @@ def process_of(thread: int) -> int | None:
     except OSError:
         return None
     return next((int(row[5:]) for row in rows if row.startswith("Tgid:")), None)
+
+
+def innermost_pid(pid: int) -> int:
+    """What a process calls itself: its pid in the innermost namespace that it is in; its pid here where that is not told."""
+    words = _status(pid, "NSpid:")
+    return int(words[-1]) if words else pid
+
+
+def seccomp_mode(pid: int) -> int:
+    """Whether seccomp confines a process: 0 no, 1 strictly, 2 by a filter; 0 where that is not told."""
+    words = _status(pid, "Seccomp:")
+    return int(words[0]) if words else 0
+
+
+def _status(pid: int, key: str) -> list[str]:
+    """The words behind a key of /proc/PID/status, none where there is no such line."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", errors="replace") as file:
+        for line in file:
+            if line.startswith(key):
+                return line.split()[1:]
+    return []
 
 
 def nameless_bytes(pid: int) -> int:

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from squall.kernel.process_memory import Mapping
-    from squall.kernel.syscall_stub import Rule
 
-__all__ = ["Layout", "Patch", "Region", "carriers", "install", "lay_out", "patched", "remove", "uncovered"]
+__all__ = ["Layout", "Patch", "Region", "carriers", "install", "lay_out", "patched", "remove_everywhere", "uncovered"]
 
 _MMAP = 9
 _READ_EXECUTE, _READ_WRITE = 5, 3
@@ -35,10 +34,15 @@ _LOWEST, _HIGHEST = 0x100000, 0x7FFF_FFFF_0000
 _ROOM_TO_GROW = 256 << 20
 """Kept free above the heap and below the stack."""
 _ATTEMPTS = 20
+_ROUNDS = 10
 
 
 class Patch(NamedTuple):
-    """One site: at `address`, `old` bytes become `new`, both in hex. `cave` (0: none) is given the bytes `jump` before."""
+    """One site: at `address`, `old` bytes become `new`, in hex as all bytes here.
+
+    Before that its `cave` (an address, 0: none) gets `jump` instead of `padding`. It leads to the piece with the number
+    `place` of the region.
+    """
 
     address: int
     old: str
@@ -47,7 +51,7 @@ class Patch(NamedTuple):
     padding: str
     jump: str
     region: int
-    index: int
+    place: int
 
     @property
     def instruction(self) -> int:
@@ -57,7 +61,7 @@ class Patch(NamedTuple):
     def piece(self) -> bytes:
         """The code that the site leads to."""
         load = b"" if self.cave else bytes.fromhex(self.old)
-        at = syscall_stub.piece_address(self.region, self.index)
+        at = syscall_stub.piece_address(self.region, self.place)
         return syscall_stub.piece(self.region, at, self.instruction + 2, load)
 
 
@@ -240,7 +244,7 @@ def _make_regions(held: Tracee, layout: Layout) -> None:
                 held.call(syscall, _MMAP, address, size, protection, flags, -1, 0)
             held.write(base, syscall_stub.stub())
     for one in layout.patches:
-        held.write(syscall_stub.piece_address(one.region, one.index), one.piece())
+        held.write(syscall_stub.piece_address(one.region, one.place), one.piece())
 
 
 def _write_sites(held: Tracee, layout: Layout) -> None:
@@ -276,13 +280,24 @@ def remove(pid: int, start_ticks: int, patches: Sequence[Patch]) -> None:
             held.write(one.address, bytes.fromhex(one.old))
 
 
-def carriers(bases: Sequence[int]) -> list[int]:
-    """Every process that has a stub at one of these addresses: the target and what was forked from it since."""
+def remove_everywhere(pid: int, start_ticks: int, layout: Layout) -> None:
+    """Take the patches out of a process and of all that was forked from it since, whoever their parent is now."""
+    remove(pid, start_ticks, layout.patches)
+    for _ in range(_ROUNDS):  # one that is still patched may fork while the others are put right
+        left = [one for one in carriers(layout) if patched(one, layout.patches)]
+        if not left:
+            return
+        for one in left:
+            stat = proc.read_stat(one)
+            if stat is not None:
+                remove(one, stat.start_ticks, layout.patches)
+
+
+def carriers(layout: Layout) -> list[int]:
+    """Every process that has the stub where this layout puts it: the target and what was forked from it since."""
     found = []
-    for pid in proc.pids():
-        for base in bases:
-            with contextlib.suppress(OSError):
-                if process_memory.read(pid, base, len(syscall_stub.MARK)) == syscall_stub.MARK:
-                    found.append(pid)
-                    break
+    for pid in proc.pids() if layout.regions else ():
+        with contextlib.suppress(OSError):
+            if process_memory.read(pid, layout.regions[0].base, len(syscall_stub.MARK)) == syscall_stub.MARK:
+                found.append(pid)
     return found

@@ -46,6 +46,11 @@ _BYTE_0F = _bytes((0x70, 0x73), 0xA4, 0xAC, 0xBA, 0xC2, (0xC4, 0xC6))
 _NONE_0F = _bytes(0x04, 0x0A, 0x0C, 0x0E, 0x0F, (0x24, 0x27), 0x39, (0x3B, 0x3F), (0xA6, 0xA7))
 
 
+_ALONE = dict.fromkeys(_PLAIN, 0) | dict.fromkeys((0xC2, 0xCA), 2) | {0xC8: 3}  # ENTER has 16 and 8 bits
+_ALONE |= dict.fromkeys(_LONG, 4) | dict.fromkeys(range(0xA0, 0xA4), 8)
+"""What follows opcodes that have no ModRM and are the same with any operand size."""
+
+
 def length(code: bytes, at: int) -> int:
     """The length in bytes of the instruction that begins at an offset; Undecodable where none does."""
     end, operand_narrow, address_narrow, wide = at, False, False, False
@@ -57,44 +62,34 @@ def length(code: bytes, at: int) -> int:
         if 0x40 <= code[end] <= 0x4F:  # noqa: PLR2004 - REX
             wide = bool(code[end] & _WIDE)
             end += 1
-        end = _operands(code, end, operand_narrow=operand_narrow and not wide, address_narrow=address_narrow, wide=wide)
+        opcode = code[end]
+        end = _end(code, end + 1, opcode, 2 if operand_narrow and not wide else 4)
     except IndexError:
         raise Undecodable(f"the code ends within an instruction at {at:#x}") from None
+    if wide and 0xB8 <= opcode <= 0xBF:  # noqa: PLR2004 - MOV r64, imm64
+        end += 4
+    elif address_narrow and 0xA0 <= opcode <= 0xA3:  # noqa: PLR2004 - MOV with an absolute address
+        end -= 4
     if end - at > _LONGEST or end > len(code):
         raise Undecodable(f"no instruction is as long as the one at {at:#x}")
     return end - at
 
 
-def _operands(code: bytes, at: int, *, operand_narrow: bool, address_narrow: bool, wide: bool) -> int:
-    opcode, at = code[at], at + 1
+def _end(code: bytes, at: int, opcode: int, immediate: int) -> int:
+    """Where an instruction ends; `at` is behind its opcode, `immediate` the size of an operand-sized one."""
     if opcode == 0x0F:  # noqa: PLR2004
         return _second_map(code, at)
     if opcode in (0xC4, 0xC5, 0x62):
         return _vector(code, at, opcode)
-    immediate = 2 if operand_narrow else 4
-    if opcode in _PLAIN:
-        return at
-    if opcode in _MODRM:
-        reg = code[at] >> 3 & 7
-        at += _modrm(code, at)
-        if opcode in (0xF6, 0xF7):  # TEST has an immediate, NOT, NEG, MUL and DIV have none
-            return at + (0 if reg > 1 else 1 if opcode == 0xF6 else immediate)  # noqa: PLR2004
-        return at + (1 if opcode in _BYTE else immediate if opcode in _WORD_OR_LONG else 0)
-    if opcode in _BYTE:
-        return at + 1
-    if 0xB8 <= opcode <= 0xBF and wide:  # noqa: PLR2004 - MOV r64, imm64
-        return at + 8
-    if opcode in _WORD_OR_LONG:
-        return at + immediate
-    if opcode in _LONG:
-        return at + 4
-    if 0xA0 <= opcode <= 0xA3:  # noqa: PLR2004 - MOV with an absolute address
-        return at + (4 if address_narrow else 8)
-    if opcode in (0xC2, 0xCA):
-        return at + 2
-    if opcode == 0xC8:  # noqa: PLR2004 - ENTER
-        return at + 3
-    raise Undecodable(f"{opcode:#04x} begins no instruction")
+    if opcode in _ALONE:
+        return at + _ALONE[opcode]
+    if opcode not in _MODRM | _BYTE | _WORD_OR_LONG:
+        raise Undecodable(f"{opcode:#04x} begins no instruction")
+    if opcode in (0xF6, 0xF7):  # TEST has an immediate; NOT, NEG, MUL and DIV have none
+        tests = (code[at] >> 3 & 7) < 2  # noqa: PLR2004
+        return at + _modrm(code, at) + (0 if not tests else 1 if opcode == 0xF6 else immediate)  # noqa: PLR2004
+    at += _modrm(code, at) if opcode in _MODRM else 0
+    return at + (1 if opcode in _BYTE else immediate if opcode in _WORD_OR_LONG else 0)
 
 
 def _second_map(code: bytes, at: int) -> int:

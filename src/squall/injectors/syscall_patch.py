@@ -1,0 +1,164 @@
+"""io.* and syscall.* by leading a process's own `syscall` instructions through a stub."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from squall.actions import SyscallPatch
+from squall.errors import CannotInject, SquallError
+from squall.faults import io, syscall
+from squall.injectors.base import Capability, Host, Plan, Refusal, Site, not_permitted
+from squall.kernel import proc, process_memory, syscall_patch, syscall_sites
+from squall.kernel.syscall_numbers import NUMBERS
+from squall.kernel.syscall_stub import Rule
+from squall.targets import ProcessTarget
+
+if TYPE_CHECKING:
+    from squall.actions import Recoverability
+    from squall.faults import Fault
+    from squall.targets import ProcessIdentity, Target
+
+__all__ = ["FAMILIES", "SyscallPatchInjector"]
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "open": ("open", "openat", "openat2", "creat"),
+    "read": ("read", "pread64", "readv", "preadv", "preadv2"),
+    "write": ("write", "pwrite64", "writev", "pwritev", "pwritev2"),
+    "sync": ("fsync", "fdatasync", "syncfs", "sync_file_range"),
+    "stat": ("stat", "lstat", "fstat", "newfstatat", "statx", "access", "faccessat", "faccessat2"),
+    "truncate": ("truncate", "ftruncate", "fallocate"),
+    "unlink": ("unlink", "unlinkat", "rmdir"),
+    "rename": ("rename", "renameat", "renameat2"),
+    "mkdir": ("mkdir", "mkdirat"),
+}
+"""The system calls by which each of `io.*`'s calls is made."""
+
+_PATHS_MOST = 8
+
+
+class SyscallPatchInjector:
+    """Changes the code of a running process, a few instructions of it, and gives it a stub that decides on each call."""
+
+    mechanism: ClassVar[str] = "syscall-patch"
+    faults: ClassVar[tuple[str, ...]] = ("io.error", "io.delay", "io.corrupt", "syscall.error", "syscall.delay")
+    summary: ClassVar[str] = (
+        "patches the process's own syscall instructions (C libraries, static Go); expires by itself 1 s after its worker"
+    )
+    recoverability: ClassVar[Recoverability] = "guarded"
+
+    def capable(self, host: Host) -> Capability:  # noqa: ARG002, D102 - as the protocol says
+        machine = platform.machine()
+        return Capability(machine == "x86_64", "" if machine == "x86_64" else f"for x86-64 only, not for {machine}")
+
+    def plan(self, fault: Fault, target: Target, site: Site) -> Plan | Refusal:  # noqa: D102
+        if not isinstance(fault, io.OnFiles | syscall.OnSystemCalls):
+            return Refusal(self.mechanism, f"knows nothing of {fault.type}")
+        if not isinstance(target, ProcessTarget):
+            return Refusal(self.mechanism, f"patches processes, not a {target.kind}: name the process")
+        hit = target.with_descendants() if fault.descendants else target
+        rule = _rule(fault)
+        try:
+            if (reason := not_permitted(hit)) is not None:
+                raise CannotInject(reason)
+            missed = sum(_looked_at(identity, rule.numbers) for identity in hit.all)
+            actions = tuple(
+                SyscallPatch(
+                    f"{site.run}/{site.fault}.{identity.pid}", identity, target.command,
+                    asdict(_with_real_paths(rule, identity.pid)), site.seed, _purpose(fault),
+                )
+                for identity in hit.all
+            )  # fmt: skip
+        except (OSError, SquallError) as error:
+            return Refusal(self.mechanism, str(error))
+        return Plan(
+            self.mechanism, actions, _accuracy(fault), accuracy_ns=100_000, not_covered=_not_covered(fault, missed)
+        )
+
+
+def _untouchable(identity: ProcessIdentity) -> str | None:
+    """Why a process cannot be patched; reads only."""
+    pid = identity.pid
+    if (reason := process_memory.memory_refusal(pid)) is not None:
+        return reason
+    if debugger := process_memory.tracer(pid):
+        return f"process {pid} is held by a debugger (pid {debugger}): only one may trace it"
+    if proc.seccomp_mode(pid):
+        return (
+            f"process {pid} is confined by seccomp, which may end it for the system calls that the stub makes "
+            "(clock_gettime, getpid, nanosleep, readlink, process_vm_readv)"
+        )
+    return None
+
+
+def _looked_at(identity: ProcessIdentity, numbers: tuple[int, ...]) -> int:
+    """How many places that make these calls cannot be patched; CannotInject when none can, or it may not be touched."""
+    if (reason := _untouchable(identity)) is not None:
+        raise CannotInject(reason)
+    syscall_patch.lay_out(identity.pid, numbers)
+    return syscall_patch.uncovered(syscall_sites.modules(identity.pid), numbers)
+
+
+def _rule(fault: io.OnFiles | syscall.OnSystemCalls) -> Rule:
+    if isinstance(fault, io.Corrupt):
+        names = FAMILIES["read"]
+    elif isinstance(fault, io.Error | io.Delay):
+        names = tuple(name for call in fault.calls for name in FAMILIES[call])
+    else:
+        names = tuple(getattr(fault, "calls", ()))
+    return Rule(
+        numbers=tuple(sorted({NUMBERS[name] for name in names})),
+        error=getattr(errno, fault.errno) if isinstance(fault, io.Error | syscall.Error) else 0,
+        delay_ns=int(fault.delay) if isinstance(fault, io.Delay | syscall.Delay) else 0,
+        jitter_ns=int(fault.jitter) if isinstance(fault, io.Delay | syscall.Delay) else 0,
+        share=float(fault.percent), times=fault.times or 0, files=isinstance(fault, io.OnFiles), children=fault.descendants,
+        spoil=isinstance(fault, io.Corrupt), paths=fault.paths if isinstance(fault, io.OnFiles) else (),
+    )  # fmt: skip
+
+
+def _with_real_paths(rule: Rule, pid: int) -> Rule:
+    """The paths as they were written and as they are with links followed: open files are known by the latter."""
+    root = f"/proc/{pid}/root"
+    paths = list(rule.paths)
+    for path in rule.paths:
+        if "*" not in path:
+            real = os.path.realpath(root + path).removeprefix(os.path.realpath(root)) or "/"
+            paths += [real] if real.startswith("/") and real not in paths else []
+    if len(paths) > _PATHS_MOST:
+        raise CannotInject(f"with the links in them followed these are more than {_PATHS_MOST} paths")
+    return replace(rule, paths=tuple(paths))
+
+
+def _purpose(fault: io.OnFiles | syscall.OnSystemCalls) -> str:
+    calls = ", ".join(getattr(fault, "calls", ("read",)))
+    where = f" in {', '.join(fault.paths)}" if isinstance(fault, io.OnFiles) and fault.paths else ""
+    share = f"{fault.percent} of " if fault.percent < 1 else ""
+    if isinstance(fault, io.Error | syscall.Error):
+        return f"fail {share}{calls}{where} with {fault.errno}"
+    if isinstance(fault, io.Delay | syscall.Delay):
+        spread = f" +-{fault.jitter}" if fault.jitter else ""
+        return f"delay {share}{calls}{where} by {fault.delay}{spread}"
+    return f"change a bit in {share}what is read{where}"
+
+
+def _accuracy(fault: Fault) -> str:
+    if isinstance(fault, io.Delay | syscall.Delay):
+        return "never early, late by what the kernel's nanosleep is (about 0.1 ms); the calling thread alone waits"
+    return "exactly the calls that fit; the share is drawn for each of them"
+
+
+def _not_covered(fault: Fault, missed: int) -> tuple[str, ...]:
+    what = [
+        "io_uring and memory-mapped files: they make no system call for each access",
+        "code that is loaded or compiled after the fault began",
+    ]
+    if missed:
+        what.append(
+            f"{missed} place{'s' if missed > 1 else ''} of the program or its libraries that cannot be patched safely"
+        )
+    if isinstance(fault, io.OnFiles) and fault.paths:
+        what.append("links inside a path that the process itself names: it is taken by its letters")
+    return tuple(what)
