@@ -14,6 +14,7 @@ from squall.actions.pause_cycle import PauseCycle
 from squall.actions.proxy_route import ProxyRoute
 from squall.actions.route_down import RouteDown
 from squall.actions.signal import Signal
+from squall.actions.syscall_patch import SyscallPatch
 from squall.actions.toxic import Toxic
 from squall.actions.worker import Worker
 
@@ -34,6 +35,7 @@ __all__ = [
     "Recoverability",
     "RouteDown",
     "Signal",
+    "SyscallPatch",
     "Toxic",
     "Worker",
     "decode",

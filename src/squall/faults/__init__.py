@@ -4,7 +4,20 @@ A fault here is the only definition of it: the document's YAML, the command line
 and the mechanisms in `injectors` all derive from the model. To add one, see CONTRIBUTING.md, "How to add a fault".
 """
 
-from squall.faults import http, network, process, stress, tcp
+from squall.faults import http, io, network, process, stress, syscall, tcp
 from squall.faults.base import FAULTS, Fault, fault_model, fault_types, parse_fault
 
-__all__ = ["FAULTS", "Fault", "fault_model", "fault_types", "http", "network", "parse_fault", "process", "stress", "tcp"]
+__all__ = [
+    "FAULTS",
+    "Fault",
+    "fault_model",
+    "fault_types",
+    "http",
+    "io",
+    "network",
+    "parse_fault",
+    "process",
+    "stress",
+    "syscall",
+    "tcp",
+]

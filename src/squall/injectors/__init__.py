@@ -11,6 +11,7 @@ from squall.injectors.pause import PauseInjector
 from squall.injectors.proxy import ProxyInjector
 from squall.injectors.signals import SignalInjector
 from squall.injectors.stress import StressInjector
+from squall.injectors.syscall_patch import SyscallPatchInjector
 
 __all__ = ["INJECTORS", "Capability", "Choice", "Chooser", "Host", "Injector", "Plan", "Refusal", "Site"]
 
@@ -19,6 +20,7 @@ INJECTORS: tuple[Injector, ...] = (
     PauseInjector(),
     FileLimitInjector(),
     StressInjector(),
+    SyscallPatchInjector(),
     ProxyInjector(),
 )
 """Every mechanism that there is; the chooser decides between those that can make the same fault real."""
