@@ -23,7 +23,6 @@ __all__ = ["Connection"]
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _LAST_READS: Final = 64
-_STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 _EVERYTHING: Final = READ | WRITE
 
 
@@ -61,7 +60,7 @@ class Connection:
         while self._addresses:
             family, address = self._addresses.pop(0)
             try:
-                server = socket.socket(family, _STREAM)
+                server = self.proxy.outgoing(self, family, address)
             except OSError:  # out of descriptors, or a family that this machine has not
                 continue
             server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -78,7 +77,7 @@ class Connection:
                 return
             self._connected(server)
             return
-        self.close()
+        self.proxy.unreachable(self)
 
     def _connecting(self, _events: int) -> None:
         server = self._server

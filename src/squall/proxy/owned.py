@@ -39,6 +39,7 @@ __all__ = ["bind_unix", "main"]
 
 _ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _DRAIN_LOOK_S: Final = 0.1
+_SAID_AT_ONCE: Final = 1 << 16
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PR_SET_TIMERSLACK: Final = 29
 _GC_THRESHOLDS: Final = (50_000, 10, 10)
@@ -61,9 +62,12 @@ class Server:
         self._path: str | None = None
         self._watch_owner()
         _prepare(self._options)
+        self._open_routes(config)
+        self._open_control(config.get("control"))
+
+    def _open_routes(self, config: Mapping[str, Any]) -> None:
         for spec in _routes(config):
             self._plane.create(spec)
-        self._open_control(config.get("control"))
 
     def _open_control(self, where: object) -> None:
         if isinstance(where, str):
@@ -84,6 +88,7 @@ class Server:
             gc.freeze()
             gc.set_threshold(*_GC_THRESHOLDS)
             loop.run()
+        self._let_go()
         self._plane.close()
         loop.close()
         if self._path is not None:
@@ -96,12 +101,14 @@ class Server:
 
         def gone(_events: int) -> None:
             try:
-                ended = not os.read(fd, 4096)
+                said = os.read(fd, _SAID_AT_ONCE)
             except BlockingIOError:
                 return
             except OSError:
-                ended = True
-            if ended:
+                said = b""
+            if said:
+                self._told(said)
+            else:
                 self._plane.loop.ignore(fd)
                 self._drain()
 
@@ -134,10 +141,17 @@ class Server:
             hear.close()
             ring.close()
 
+    def _told(self, said: bytes) -> None:
+        """The owner has written something; a data plane is told everything through its control socket."""
+
+    def _let_go(self) -> None:
+        """Before it ends: nothing new is to come here any more."""
+
     def _drain(self) -> None:
         """The owner is gone: back to a plain relay at once, then out when nobody needs it any more."""
         if self._draining_left_s is not None:
             return
+        self._let_go()
         self._plane.clear_toxics()
         self._plane.stop_listening()
         self._draining_left_s = self._options.drain_s

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from squall.proxy.loop import Loop
 
-__all__ = ["Address", "Endpoint", "Resolver", "listen_on", "read_endpoint"]
+__all__ = ["Address", "Endpoint", "Resolver", "SocketAddress", "listen_on", "read_endpoint"]
 
-Address = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
+SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+Address = tuple[socket.AddressFamily, SocketAddress]
 _KEPT_NS = 1_000_000_000
 _PENDING_MOST = 4096
 _BACKLOG = 4096

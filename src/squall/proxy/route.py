@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import socket
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from squall.proxy.connection import Connection
@@ -12,16 +14,17 @@ from squall.proxy.refusals import NotFound
 from squall.proxy.resolver import listen_on, read_endpoint
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator, Mapping
 
     from squall.proxy.flow import Flow
     from squall.proxy.plane import Plane
+    from squall.proxy.resolver import SocketAddress
     from squall.proxy.toxics import Direction, Toxic
 
 __all__ = ["Proxy"]
 
 _ACCEPTS_AT_ONCE: Final = 32
+_STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 _OUT_OF_DESCRIPTORS_WAIT_S: Final = 0.1
 _GONE_MOST: Final = 64
 
@@ -39,26 +42,31 @@ class Proxy:
         self.accepted = 0
         self.gone: dict[str, dict[str, int]] = {}
         """What removed toxics had hit, by name; the newest 64."""
-        self._listener: socket.socket | None = None
+        self._listeners: list[socket.socket] = []
         self._past = {"upstream": [0, 0], "downstream": [0, 0]}
 
     @property
     def enabled(self) -> bool:
         """Whether it listens."""
-        return self._listener is not None
+        return bool(self._listeners)
 
     # Listening
 
     def enable(self) -> None:
         """Listen; CannotListen when the address cannot be had; harmless when it does already."""
-        if self._listener is not None:
+        if self._listeners:
             return
+        self._listeners = self._listen()
+        for listener in self._listeners:
+            self.plane.loop.handle(listener.fileno(), partial(self._accept, listener))
+            self.plane.loop.want(listener.fileno(), READ)
+
+    def _listen(self) -> list[socket.socket]:
+        """The sockets that clients come to."""
         listener = listen_on(self.listen)
         host, port = listener.getsockname()[:2]
         self.listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._listener = listener
-        self.plane.loop.handle(listener.fileno(), self._accept)
-        self.plane.loop.want(listener.fileno(), READ)
+        return [listener]
 
     def disable(self) -> None:
         """Refuse new connections and end the open ones."""
@@ -68,15 +76,14 @@ class Proxy:
 
     def stop_listening(self) -> None:
         """Refuse new connections; open ones go on."""
-        if self._listener is not None:
-            self.plane.loop.ignore(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
+        for listener in self._listeners:
+            self.plane.loop.ignore(listener.fileno())
+            listener.close()
+        self._listeners = []
 
-    def _accept(self, _events: int) -> None:
-        listener = self._listener
+    def _accept(self, listener: socket.socket, _events: int) -> None:
         for _ in range(_ACCEPTS_AT_ONCE):
-            if listener is None or self._listener is not listener:
+            if listener not in self._listeners:
                 return
             try:
                 client, _ = listener.accept()
@@ -90,7 +97,21 @@ class Proxy:
             connection = Connection(self, self.accepted, client)
             self.accepted += 1
             self.connections.add(connection)
-            self.plane.resolver.resolve(read_endpoint(self.upstream), connection.connect)
+            self._lead(connection)
+
+    # To the upstream; a proxy that is not told of one does these in its own way
+
+    def _lead(self, connection: Connection) -> None:
+        """Have a new connection connect to where it is to go."""
+        self.plane.resolver.resolve(read_endpoint(self.upstream), connection.connect)
+
+    def outgoing(self, connection: Connection, family: int, address: SocketAddress) -> socket.socket:  # noqa: ARG002 - for those that bind it
+        """The socket by which a connection is going to connect to this address; OSError where there can be none."""
+        return socket.socket(family, _STREAM)
+
+    def unreachable(self, connection: Connection) -> None:
+        """No address of the upstream could be reached: the client's connection ends, as Toxiproxy does it."""
+        connection.close()
 
     def _rest(self, listener: socket.socket) -> None:
         """Out of descriptors: leave new clients waiting in the kernel for a moment, instead of asking again and again."""
@@ -98,7 +119,7 @@ class Proxy:
         loop.want(listener.fileno(), 0, READ)
 
         def again() -> None:
-            if self._listener is listener:
+            if listener in self._listeners:
                 loop.want(listener.fileno(), READ)
 
         loop.call_later(_OUT_OF_DESCRIPTORS_WAIT_S, again)
