@@ -169,9 +169,13 @@ class _Run:
         listening = self._exits.enter_context(socket.socket(socket.AF_UNIX))
         link = self._exits.enter_context(socket.socket(socket.AF_UNIX))
         with tempfile.TemporaryDirectory(prefix="squall-lab-") as folder:
-            listening.bind(f"{folder}/files")
-            listening.listen(1)
-            link.connect(f"{folder}/files")
+            place = os.open(folder, os.O_PATH)  # a socket's address has 108 bytes, which some folders' names exceed
+            try:
+                listening.bind(f"/proc/self/fd/{place}/files")
+                listening.listen(1)
+                link.connect(f"/proc/self/fd/{place}/files")
+            finally:
+                os.close(place)
         options = [
             part
             for option in ("source=/", "cache=always", "sandbox=chroot", "log_level=warn")
