@@ -6,12 +6,14 @@ mechanism, write a class with `capable` and `plan` and name it in `INJECTORS` be
 
 from squall.injectors.base import Capability, Host, Injector, Plan, Refusal, Site
 from squall.injectors.chooser import Choice, Chooser
+from squall.injectors.clock import ClockInjector
 from squall.injectors.file_limit import FileLimitInjector
 from squall.injectors.pause import PauseInjector
 from squall.injectors.proxy import ProxyInjector
 from squall.injectors.signals import SignalInjector
 from squall.injectors.stress import StressInjector
 from squall.injectors.syscall_patch import SyscallPatchInjector
+from squall.injectors.uprobe import UprobeDegradeInjector, UprobePanicInjector
 
 __all__ = ["INJECTORS", "Capability", "Choice", "Chooser", "Host", "Injector", "Plan", "Refusal", "Site"]
 
@@ -19,8 +21,11 @@ INJECTORS: tuple[Injector, ...] = (
     SignalInjector(),
     PauseInjector(),
     FileLimitInjector(),
+    ClockInjector(),
     StressInjector(),
     SyscallPatchInjector(),
+    UprobeDegradeInjector(),
+    UprobePanicInjector(),
     ProxyInjector(),
 )
 """Every mechanism that there is; the chooser decides between those that can make the same fault real."""
