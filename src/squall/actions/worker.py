@@ -142,12 +142,16 @@ class Worker(Action, kind="worker", recoverability="lease"):
     """What it does, for people: "burn 50% of a core in /app"."""
     config: dict[str, Any]
     holds: tuple[str, ...] = ()
+    linger_s: float = 0.0
+    """So long it may take to end in good order (it has let go by then) before it is ended."""
 
     def do(self) -> tuple[int, ...]:  # noqa: D102 - as the base says
         life_line, _ = spawn(self.module, self.token, [json.dumps(self.config)])
         return (life_line,)
 
     def undo(self) -> None:  # noqa: D102
+        if self.linger_s:
+            wait_for_end(self.token, self.linger_s)
         end_workers(self.token)
 
     def verify(self) -> Look:  # noqa: D102

@@ -137,15 +137,21 @@ def enter(fd: int) -> None:
 
 
 @contextlib.contextmanager
-def entered(namespace: NetworkNamespace) -> Iterator[None]:
-    """Within it the calling thread, and nothing else, is in this network namespace; sockets made there stay in it."""
+def entered(namespace: NetworkNamespace | int) -> Iterator[None]:
+    """Within it the calling thread, and nothing else, is in this network namespace; sockets made there stay in it.
+
+    Given by a descriptor (of `open`) it is entered at once, else it is looked up and held against its identity first.
+    """
     home = _open("/proc/thread-self/ns/net")
     try:
-        fd = namespace.open()
-        try:
-            enter(fd)
-        finally:
-            os.close(fd)
+        if isinstance(namespace, int):
+            enter(namespace)
+        else:
+            fd = namespace.open()
+            try:
+                enter(fd)
+            finally:
+                os.close(fd)
         try:
             yield
         finally:

@@ -40,6 +40,12 @@ class CgroupTarget:
         """For people."""
         return f"container {self.container}" if self.container else f"cgroup {self.path}"
 
+    @property
+    def unified(self) -> str | None:
+        """Its folder in cgroup v2; None where it is one of v1 alone."""
+        mounts = [tree.mount.rstrip("/") for tree in cgroups.hierarchies() if tree.v2]
+        return next((f for f in self.folders if any(f.startswith(f"{mount}/") for mount in mounts)), None)
+
     def alive(self) -> bool:
         """Whether the same group is still there."""
         return all(
