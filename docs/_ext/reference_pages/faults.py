@@ -20,6 +20,7 @@ FAMILIES = {
     "process": "Processes: killed, crashed, paused.",
     "stress": "What a service needs, used up: CPU, memory, file descriptors, disk.",
     "tcp": "TCP connections that pass a proxied route, whatever they carry.",
+    "dns": "Names that a service looks up.",
     "http": "HTTP requests and responses that pass a proxied route.",
 }
 """What the families are about; one without a line here is listed by its name alone."""
@@ -39,6 +40,9 @@ EXAMPLES: dict[str, dict[str, object]] = {
     "stress.memory": {"amount": "1GiB", "leak": "10MB/s"},
     "stress.fd": {"leave": 3},
     "stress.disk": {"path": "/var/lib/orders", "fill_percent": "98%"},
+    "dns.error": {"names": ["*.example.com"], "error": "servfail"},
+    "dns.random": {"names": ["db", "db.*"]},
+    "dns.fixed": {"names": ["api.example.com"], "addresses": ["192.0.2.1", "2001:db8::1"]},
     "tcp.latency": {"latency": "300ms", "jitter": "50ms"},
     "tcp.bandwidth": {"rate": "1mbit"},
     "tcp.slow_close": {"delay": "5s"},

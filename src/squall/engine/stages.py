@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Driven", "Driver"]
 
 _FOLLOW_S = 0.1
-_PASSED_BY = frozenset({"missed", "not_http", "tls", "unfollowed"})
+_PASSED_BY = frozenset({"bound", "crowded", "missed", "not_http", "tls", "unanswered", "unfollowed", "unserved"})
 """Counters of what a fault saw and could not hit."""
 _PULSES_MOST = 100_000
 

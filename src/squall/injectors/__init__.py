@@ -7,6 +7,7 @@ mechanism, write a class with `capable` and `plan` and name it in `INJECTORS` be
 from squall.injectors.base import Capability, Host, Injector, Plan, Refusal, Site
 from squall.injectors.chooser import Choice, Chooser
 from squall.injectors.clock import ClockInjector
+from squall.injectors.dns import DnsInjector
 from squall.injectors.file_limit import FileLimitInjector
 from squall.injectors.pause import PauseInjector
 from squall.injectors.proxy import ProxyInjector
@@ -23,6 +24,7 @@ INJECTORS: tuple[Injector, ...] = (
     FileLimitInjector(),
     ClockInjector(),
     StressInjector(),
+    DnsInjector(),
     SyscallPatchInjector(),
     UprobeDegradeInjector(),
     UprobePanicInjector(),
