@@ -77,11 +77,11 @@ int back(struct __sk_buff *skb)
 	/* It is for this host, if not for the TAP's own address; only such packets are ever sent here. */
 	if (skb->pkt_type == PACKET_OTHERHOST)
 		bpf_skb_change_type(skb, PACKET_HOST);
-	if (origin->way == EGRESS)
-		return bpf_redirect(origin->ifindex, 0);
+	if (origin->way == INGRESS)
+		return bpf_redirect(origin->ifindex, BPF_F_INGRESS);
 	if (origin->way == LOOPBACK && skb->protocol == bpf_htons(ETH_P_IP))
 		return out_of_loopback(skb, origin->ifindex);
-	return bpf_redirect(origin->ifindex, BPF_F_INGRESS);
+	return bpf_redirect(origin->ifindex, 0);
 }
 
 /* First on the way out of loopback. */

@@ -13,17 +13,20 @@
 #include <linux/pkt_cls.h>
 #include <linux/tcp.h>
 
+/* As in network.bpf.c: a packet that a delay line has put back says whose it was and on which way. */
 #define MARK_KIND 0x5c000000
 #define MARK_KIND_BITS 0xff000000
+#define MARK_INGRESS 0x00800000
+#define MARK_ORDER 0x007fffff
 #define CGROUP_LEVELS 32
 
-enum { HELD, UNHELD, WITHOUT_A_WAY };
+enum { HELD, UNHELD };
 enum { ALL, ONE_CGROUP, SOME_SOCKETS };
 enum { BY_DEPARTURE_TIME = 1, BY_LINE };
 
 struct settings {
 	__u32 scope;
-	__u32 order; /* of this line among those on the same interfaces */
+	__u32 unused;
 	__u64 cgroup;
 };
 
@@ -48,10 +51,11 @@ struct {
 	__type(value, __u64);
 } policy SEC(".maps");
 
-/* How packets of an interface are held: kind, and for a line its device. */
+/* How packets of an interface are held: kind, and for a line its device and its number among those on the interface. */
 struct way {
 	__u32 kind;
 	__u32 device;
+	__u32 order;
 };
 
 struct {
@@ -61,54 +65,55 @@ struct {
 	__type(value, struct way);
 } ways SEC(".maps");
 
-/* Sockets of a process, by cookie. */
+/* The process's sockets; what a listening one accepts is tagged like it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, __u32);
+} tags SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
-	__type(key, __u64);
-	__type(value, __u8);
-} sockets SEC(".maps");
+	__type(key, __u32);
+	__type(value, __u32);
+} processes SEC(".maps");
 
-static __always_inline bool below(struct __sk_buff *skb, __u64 cgroup)
+/* The handshake is done; a connection that is being closed may still have data to send. */
+static __always_inline bool established(const struct bpf_sock *sk)
 {
-	for (int level = 1; level < CGROUP_LEVELS; level++) {
-		__u64 id = bpf_skb_ancestor_cgroup_id(skb, level);
-
-		if (id == cgroup)
-			return true;
-		if (!id)
-			return false;
-	}
-	return false;
-}
-
-static __always_inline bool in_scope(struct __sk_buff *skb, const struct settings *set)
-{
-	if (set->scope == ALL)
-		return true;
-	if (set->scope == ONE_CGROUP)
-		return below(skb, set->cgroup);
-	__u64 cookie = bpf_get_socket_cookie(skb);
-
-	return cookie && bpf_map_lookup_elem(&sockets, &cookie);
-}
-
-/* The connection's handshake is done; one that is being closed may still have data to send. */
-static __always_inline bool established(struct __sk_buff *skb)
-{
-	struct bpf_sock *sk = skb->sk;
-
-	if (!sk)
-		return false;
-	sk = bpf_sk_fullsock(sk);
-	if (!sk || sk->protocol != IPPROTO_TCP)
-		return false;
 	switch (sk->state) {
 	case BPF_TCP_ESTABLISHED:
 	case BPF_TCP_CLOSE_WAIT:
 	case BPF_TCP_FIN_WAIT1:
 	case BPF_TCP_LAST_ACK:
 	case BPF_TCP_CLOSING:
+		return true;
+	}
+	return false;
+}
+
+static __always_inline bool below(struct __sk_buff *skb, __u64 cgroup)
+{
+	for (int level = 1; level < CGROUP_LEVELS; level++) {
+		__u64 id = bpf_skb_ancestor_cgroup_id(skb, level);
+
+		if (!id || id == cgroup)
+			return id;
+	}
+	return false;
+}
+
+/* A socket that was seen to be in the cgroup is tagged: its packets may lose it on their way (see found_as_theirs). */
+static __always_inline bool theirs(struct __sk_buff *skb, struct bpf_sock *sk, const struct settings *set)
+{
+	if (set->scope == ALL)
+		return true;
+	if (bpf_sk_storage_get(&tags, sk, NULL, 0))
+		return true;
+	if (set->scope == ONE_CGROUP && below(skb, set->cgroup)) {
+		bpf_sk_storage_get(&tags, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 		return true;
 	}
 	return false;
@@ -174,34 +179,86 @@ static __always_inline __u64 wanted(const struct end *local, const struct end *r
 	return 0;
 }
 
+/* A packet that comes from another's delay line has lost its socket on the way: it is looked up, from the other side. */
+static __noinline bool found_as_theirs(struct __sk_buff *skb, struct end *local, struct end *remote, struct settings *set)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *sk;
+	__u32 size;
+	bool yes;
+
+	if (!local || !remote || !set)
+		return false;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		size = sizeof(tuple.ipv4);
+		tuple.ipv4.saddr = remote->address[3];
+		tuple.ipv4.daddr = local->address[3];
+		tuple.ipv4.sport = remote->port;
+		tuple.ipv4.dport = local->port;
+	} else {
+		size = sizeof(tuple.ipv6);
+		__builtin_memcpy(tuple.ipv6.saddr, remote->address, 16);
+		__builtin_memcpy(tuple.ipv6.daddr, local->address, 16);
+		tuple.ipv6.sport = remote->port;
+		tuple.ipv6.dport = local->port;
+	}
+	sk = bpf_sk_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return false;
+	yes = established(sk) && (set->scope == ALL || bpf_sk_storage_get(&tags, sk, NULL, 0));
+	bpf_sk_release(sk);
+	return yes;
+}
+
+static __always_inline bool meant(struct __sk_buff *skb, struct end *local, struct end *remote, struct settings *set)
+{
+	bool came_back = (skb->mark & MARK_KIND_BITS) == MARK_KIND;
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk)
+		return came_back && data(skb, local, remote) && found_as_theirs(skb, local, remote, set);
+	sk = bpf_sk_fullsock(sk);
+	return sk && sk->protocol == IPPROTO_TCP && established(sk) && theirs(skb, sk, set) && data(skb, local, remote);
+}
+
+static __always_inline bool has_been_here(struct __sk_buff *skb, const struct way *way)
+{
+	if ((skb->mark & MARK_KIND_BITS) != MARK_KIND)
+		return false;
+	return skb->mark & MARK_INGRESS || (way->kind == BY_LINE && (skb->mark & MARK_ORDER) >= way->order);
+}
+
 SEC("tc")
 int hold(struct __sk_buff *skb)
 {
 	struct end local = {}, remote = {};
 	__u32 zero = 0, interface = skb->ifindex;
 	struct settings *set = bpf_map_lookup_elem(&settings, &zero);
-	struct way *way;
+	struct way *way = bpf_map_lookup_elem(&ways, &interface);
 	__u64 ns;
 
-	if (!set || !lease_holds())
-		return TC_ACT_UNSPEC;
-	if ((skb->mark & MARK_KIND_BITS) == MARK_KIND && (skb->mark & ~MARK_KIND_BITS) >= set->order)
-		return TC_ACT_UNSPEC;
-	if (!established(skb) || !data(skb, &local, &remote) || !in_scope(skb, set))
+	if (!set || !way || has_been_here(skb, way) || !meant(skb, &local, &remote, set) || !lease_holds())
 		return TC_ACT_UNSPEC;
 	ns = wanted(&local, &remote);
 	if (!ns) {
 		count(UNHELD);
 		return TC_ACT_UNSPEC;
 	}
-	way = bpf_map_lookup_elem(&ways, &interface);
-	if (!way) {
-		count(WITHOUT_A_WAY);
-		return TC_ACT_UNSPEC;
-	}
 	count(HELD);
 	if (way->kind == BY_LINE)
 		return bpf_redirect(way->device, 0);
+	/* A departure time is lost on the way through a delay line: what comes back from one gets it here, behind it. */
 	skb->tstamp = bpf_ktime_get_ns() + ns;
 	return TC_ACT_UNSPEC;
+}
+
+/* ---- new sockets of the process: noted when it makes them */
+SEC("cgroup/sock_create")
+int note(struct bpf_sock *sk)
+{
+	__u32 process = bpf_get_current_pid_tgid() >> 32, any = 0;
+
+	if (lease_holds() && (bpf_map_lookup_elem(&processes, &process) || bpf_map_lookup_elem(&processes, &any)))
+		bpf_sk_storage_get(&tags, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	return 1;
 }

@@ -5,9 +5,11 @@ prepares by reading the present state, and makes only what it named, so that who
 """
 
 from squall.actions.base import ACTIONS, Action, Adjustable, Counted, Leased, Look, Recoverability, decode, encode
+from squall.actions.clock_skew import ClockSkew
 from squall.actions.file_limit import FileLimit
 from squall.actions.guardian_cgroup import GuardianCgroup
 from squall.actions.kernel_worker import KernelWorker
+from squall.actions.line_worker import LineWorker
 from squall.actions.own_cgroup import OwnCgroup
 from squall.actions.pause import Pause
 from squall.actions.pause_cycle import PauseCycle
@@ -22,11 +24,13 @@ __all__ = [
     "ACTIONS",
     "Action",
     "Adjustable",
+    "ClockSkew",
     "Counted",
     "FileLimit",
     "GuardianCgroup",
     "KernelWorker",
     "Leased",
+    "LineWorker",
     "Look",
     "OwnCgroup",
     "Pause",

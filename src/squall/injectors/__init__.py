@@ -14,6 +14,7 @@ from squall.injectors.proxy import ProxyInjector
 from squall.injectors.signals import SignalInjector
 from squall.injectors.stress import StressInjector
 from squall.injectors.syscall_patch import SyscallPatchInjector
+from squall.injectors.tcp_policy import PolicyByLine, PolicyByQueue
 from squall.injectors.uprobe import UprobeDegradeInjector, UprobePanicInjector
 
 __all__ = ["INJECTORS", "Capability", "Choice", "Chooser", "Host", "Injector", "Plan", "Refusal", "Site"]
@@ -24,6 +25,8 @@ INJECTORS: tuple[Injector, ...] = (
     FileLimitInjector(),
     ClockInjector(),
     StressInjector(),
+    PolicyByQueue(),
+    PolicyByLine(),
     DnsInjector(),
     SyscallPatchInjector(),
     UprobeDegradeInjector(),

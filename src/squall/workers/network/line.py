@@ -37,7 +37,8 @@ _LOOPBACK_WAY = 2
 _INGRESS, _EGRESS, _BEFORE = 46, 47, 1 << 3
 """BPF_TCX_INGRESS, BPF_TCX_EGRESS and BPF_F_BEFORE of linux/bpf.h: before all others."""
 _MARK = 0x5C00_0000
-_ORDERS = 1 << 24
+_MARK_INGRESS = 0x0080_0000
+_ORDERS = 1 << 23
 _BATCH = 64
 """Frames that are read from one device before what is due is looked at again."""
 _FOREIGN = 1
@@ -86,19 +87,16 @@ class _Way:
 class Line:
     """Every device of one line in the calling thread's network namespace. For one thread.
 
-    `schedules` has one for each direction that is held. `mark_order` (0 to 2**24 - 1) is this line's number among those on
-    the same interfaces: what comes out carries the mark 0x5C000000 + order, by which filters know it. `policy` gives a
-    frame's own delay in ns, in addition to the schedule's.
+    `schedules` has one for each direction that is held; what comes out carries a mark by which filters know it (see
+    network.bpf.c). `policy` gives a frame's own delay in ns, in addition to the schedule's.
     """
 
     def __init__(
         self,
         schedules: dict[Direction, Schedule[tuple[int, bytes]]],
-        mark_order: int,
         policy: Callable[[bytes], int] | None = None,
     ) -> None:
-        assert 0 <= mark_order < _ORDERS  # noqa: S101 - the caller's own number
-        self._schedules, self._mark, self.policy = schedules, _MARK + mark_order, policy
+        self._schedules, self.policy = schedules, policy
         self._collection = Collection.load("line")
         self._ways: dict[int, _Way] = {}
         """By the descriptor of the device."""
@@ -107,8 +105,10 @@ class Line:
         self._unwritable = 0
         own.be_on_time()
 
-    def divert(self, origin: Origin, mtu: int, *, loopback: bool) -> int:
+    def divert(self, origin: Origin, mtu: int, order: int, *, loopback: bool) -> int:
         """A device for the packets of an interface and direction: the ifindex that a filter is to send them to.
+
+        `order` (below 2**23) is the filter's number among those of that interface and direction.
 
         The packets must be for this host (ingress) or from it, and the interface one with Ethernet headers. OSError or
         BpfError: nothing is there then. Asked again for the same, it answers the same.
@@ -116,15 +116,15 @@ class Line:
         for way in self._ways.values():
             if way.origin == origin:
                 return way.tap.ifindex
+        assert 0 <= order < _ORDERS  # noqa: S101 - the caller's own number
+        mark = _MARK | order | (_MARK_INGRESS if origin.direction == "ingress" else 0)
         schedule = self._schedules[origin.direction]
         tap = Tap(mtu, whole=_whole(schedule))
         links: list[int] = []
         try:
             how = _LOOPBACK_WAY if loopback else _WAYS[origin.direction]
             self._collection.map("origins")[tap.ifindex.to_bytes(4, "little")] = (
-                b"".join(number.to_bytes(4, "little") for number in (origin.ifindex, how, self._mark))
-                + tap.address
-                + b"\0\0"
+                b"".join(number.to_bytes(4, "little") for number in (origin.ifindex, how, mark)) + tap.address + b"\0\0"
             )
             links.append(link_create(self._collection.program("back"), tap.ifindex, _INGRESS))
             if loopback and not any(len(way.links) > 1 for way in self._ways.values()):
