@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ def command(
     else:
         _print(found)
     if not all(each.good for each in found):
-        raise click.exceptions.Exit(_FAILED)
+        sys.exit(_FAILED)
 
 
 def _print(found: list[Survey]) -> None:

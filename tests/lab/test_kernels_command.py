@@ -1,0 +1,104 @@
+"""`squall kernels` boots what it is given, tries everything there, and tells it as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from squall.errors import InputError
+from squall.kernel.bpf.objects import names
+from squall.lab.survey import marked
+
+if TYPE_CHECKING:
+    from squall.lab import Kernel
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = """
+import os, platform, pytest
+
+@pytest.mark.kernel
+def test_release():
+    assert platform.release() == {release!r}
+
+@pytest.mark.kernel
+def test_fails():
+    assert os.getppid() < 0, "as it should"
+
+@pytest.mark.kernel
+@pytest.mark.skip(reason="for a reason")
+def test_left_out(): ...
+
+def test_unmarked():
+    raise RuntimeError("it was not asked for")
+"""
+
+
+def kernels(*words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "squall", "kernels", *words]
+    env = {**os.environ, "NO_COLOR": "1"}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def test_a_kernel_that_is_not_there_is_wrong_input() -> None:
+    done = kernels("2.4")
+    assert done.returncode == 2
+    assert "there is no kernel '2.4'" in done.stderr
+
+
+def test_without_any_kernel_it_says_how_to_have_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQUALL_KERNELS", str(tmp_path))
+    done = kernels()
+    assert (done.returncode, "tools/debian-kernels" in done.stderr) == (4, True)
+
+
+def test_only_files_with_marked_tests_are_collected(tmp_path: Path) -> None:
+    (tmp_path / "test_one.py").write_text("pytestmark = [pytest.mark.slow, pytest.mark.kernel]")
+    (tmp_path / "test_two.py").write_text("about the kernel")
+    assert marked(tmp_path) == [tmp_path / "test_one.py"]
+    with pytest.raises(InputError, match="no test marked"):
+        marked(tmp_path / "test_two.py")
+
+
+@pytest.mark.slow
+def test_it_asks_a_kernel_and_runs_the_marked_tests_in_it(kernel: Kernel, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = kernel\n")
+    (tmp_path / "test_it.py").write_text(TESTS.format(release=kernel.release))
+    done = kernels(kernel.name, "--json", "--tests", str(tmp_path), "--logs", str(tmp_path / "logs"))
+    assert done.returncode == 1, done.stderr
+    (said,) = json.loads(done.stdout)["kernels"]
+    assert (said["kernel"], said["release"], said["problem"], said["good"]) == (kernel.name, kernel.release, "", False)
+    assert "bpf" in said["security"].split(",")
+    tests: dict[str, Any] = said["tests"]
+    assert (tests["passed"], len(tests["failed"]), len(tests["skipped"])) == (1, 1, 1)
+    assert "test_fails: AssertionError: as it should" in tests["failed"][0]
+    assert tests["skipped"][0].endswith("test_left_out: for a reason")
+    assert {path.name for path in (tmp_path / "logs").iterdir()} == {
+        f"{kernel.release}-probe.log", f"{kernel.release}-tests.log",
+    }  # fmt: skip
+    mechanisms = {fault["name"]: fault["mechanism"] for fault in said["faults"]}
+    assert mechanisms["process.pause"] == "sigstop"
+    assert [one["name"] for one in said["objects"]] == names()
+    for one in said["objects"]:
+        assert one["programs"]
+        assert all(program["works"] or program["reason"] for program in one["programs"]), one
+        assert all(helper["name"].startswith("bpf_") for helper in one["helpers"] if helper["there"])
+
+
+@pytest.mark.slow
+def test_it_prints_a_table(kernel: Kernel) -> None:
+    done = kernels(kernel.name)
+    assert done.returncode == 0, done.stderr
+    assert f"{kernel.release}: asked in " in done.stderr
+    lines = done.stdout.splitlines()
+    assert any(line.split() == ["process.kill", "signal"] for line in lines)
+    for name in names():
+        assert any(line.strip().startswith(f"{name} (") for line in lines)
+    assert platform.release() not in done.stdout
