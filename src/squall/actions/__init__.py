@@ -8,8 +8,10 @@ from squall.actions.base import ACTIONS, Action, Adjustable, Counted, Leased, Lo
 from squall.actions.clock_skew import ClockSkew
 from squall.actions.file_limit import FileLimit
 from squall.actions.guardian_cgroup import GuardianCgroup
+from squall.actions.hijack import Hijack
 from squall.actions.kernel_worker import KernelWorker
 from squall.actions.line_worker import LineWorker
+from squall.actions.nil_receiver import NilReceiver
 from squall.actions.own_cgroup import OwnCgroup
 from squall.actions.pause import Pause
 from squall.actions.pause_cycle import PauseCycle
@@ -28,10 +30,12 @@ __all__ = [
     "Counted",
     "FileLimit",
     "GuardianCgroup",
+    "Hijack",
     "KernelWorker",
     "Leased",
     "LineWorker",
     "Look",
+    "NilReceiver",
     "OwnCgroup",
     "Pause",
     "PauseCycle",

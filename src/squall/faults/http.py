@@ -1,4 +1,4 @@
-"""Faults on HTTP requests and responses that pass a proxied route."""
+"""Faults on HTTP requests and responses that pass the proxy: by a route, or led there by the kernel."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from squall.faults.base import Fault
+from squall.faults.connections import ConnectionFault
 from squall.faults.frozen import FrozenDict, FrozenMapping, JsonPatch, Rows
 from squall.units import Duration, Ratio, Within
 
 __all__ = ["Abort", "Delay", "HttpFault", "Patch", "Replace"]
 
+_TARGETS = ("route", "process", "cgroup", "netns")
 _HUNDRED = Ratio.parse("100%")
 Headers = FrozenMapping[Annotated[str, Field(min_length=1, max_length=256)], str]
 Status = Annotated[int, Field(ge=200, le=599)]
 
 
-class HttpFault(Fault):
+class HttpFault(ConnectionFault):
     """Which requests are hit: all conditions that are given must hold."""
 
     method: Annotated[str, Field(pattern=r"^[A-Za-z]+$")] | None = None
@@ -30,7 +31,7 @@ class HttpFault(Fault):
     """The share of matching requests that are hit; drawn for each request from the experiment's seed."""
 
 
-class Delay(HttpFault, type="http.delay", targets=("route",)):
+class Delay(HttpFault, type="http.delay", targets=_TARGETS):
     """Matching requests reach the service late, or (`on: response`) its answers come back late."""
 
     delay: Annotated[Duration, Within("0s", "1h")]
@@ -41,7 +42,7 @@ class Delay(HttpFault, type="http.delay", targets=("route",)):
     """What is late: the request on its way to the service, or the response on its way back."""
 
 
-class Abort(HttpFault, type="http.abort", targets=("route",)):
+class Abort(HttpFault, type="http.abort", targets=_TARGETS):
     """Matching requests are answered with an error by the proxy and never reach the service."""
 
     status: Status = 503
@@ -66,7 +67,7 @@ class _Rewrite(HttpFault):
         return self
 
 
-class Replace(_Rewrite, type="http.replace", targets=("route",)):
+class Replace(_Rewrite, type="http.replace", targets=_TARGETS):
     """Parts of matching messages are replaced whole; what is not named stays as it is."""
 
     status: Status | None = None
@@ -85,7 +86,7 @@ class Replace(_Rewrite, type="http.replace", targets=("route",)):
         return self
 
 
-class Patch(_Rewrite, type="http.patch", targets=("route",)):
+class Patch(_Rewrite, type="http.patch", targets=_TARGETS):
     """Parts of matching messages are changed in place."""
 
     set_headers: Headers = FrozenDict()

@@ -1,4 +1,7 @@
-"""Faults on TCP connections, as the proxy does them: Toxiproxy's vocabulary with units, filters and correlation."""
+"""Faults on TCP connections, as the proxy does them: Toxiproxy's vocabulary with units, filters and correlation.
+
+On a route clients come to the proxy by their configuration; to a service that knows of none they are led by the kernel.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import model_validator
 
-from squall.faults.base import Fault
+from squall.faults.connections import ConnectionFault
 from squall.units import Bandwidth, Duration, Ratio, Size, Within
 
 __all__ = ["BandwidthLimit", "Down", "Latency", "LimitData", "Reset", "Slicer", "SlowClose", "TcpFault", "Timeout"]
 
+_TARGETS = ("route", "process", "cgroup", "netns")
 _HUNDRED = Ratio.parse("100%")
 
 
-class TcpFault(Fault):
+class TcpFault(ConnectionFault):
     """What the tcp family shares."""
 
     direction: Literal["upstream", "downstream"] = "downstream"
@@ -23,7 +27,7 @@ class TcpFault(Fault):
     """The share of connections that are hit; drawn once a connection, from the experiment's seed."""
 
 
-class Latency(TcpFault, type="tcp.latency", targets=("route",)):
+class Latency(TcpFault, type="tcp.latency", targets=_TARGETS):
     """All data arrives late by `latency` +- `jitter`; order is kept and nothing is lost."""
 
     latency: Annotated[Duration, Within("0s", "1h")]
@@ -34,35 +38,35 @@ class Latency(TcpFault, type="tcp.latency", targets=("route",)):
     """How much each draw depends on the one before: x = correlation * previous + (1 - correlation) * fresh."""
 
 
-class BandwidthLimit(TcpFault, type="tcp.bandwidth", targets=("route",)):
+class BandwidthLimit(TcpFault, type="tcp.bandwidth", targets=_TARGETS):
     """Data passes at no more than `rate` in each connection."""
 
     rate: Annotated[Bandwidth, Within("1B/s", "100gbit")]
     """The limit for one connection and direction."""
 
 
-class SlowClose(TcpFault, type="tcp.slow_close", targets=("route",)):
+class SlowClose(TcpFault, type="tcp.slow_close", targets=_TARGETS):
     """The end of a connection is passed on late: the other side keeps a dead connection for a while."""
 
     delay: Annotated[Duration, Within("0s", "1h")]
     """How late."""
 
 
-class Timeout(TcpFault, type="tcp.timeout", targets=("route",)):
+class Timeout(TcpFault, type="tcp.timeout", targets=_TARGETS):
     """Data vanishes, and the connection is closed after `timeout` without any having passed; 0s never closes (a black hole)."""
 
     timeout: Annotated[Duration, Within("0s", "1h")] = Duration(0)
     """How long until the close; each chunk that arrives starts the clock anew, as in Toxiproxy."""
 
 
-class Reset(TcpFault, type="tcp.reset", targets=("route",)):
+class Reset(TcpFault, type="tcp.reset", targets=_TARGETS):
     """The connection is reset (RST) once data has flowed, at once or `timeout` later."""
 
     timeout: Annotated[Duration, Within("0s", "1h")] = Duration(0)
     """How long after the first data."""
 
 
-class Slicer(TcpFault, type="tcp.slicer", targets=("route",)):
+class Slicer(TcpFault, type="tcp.slicer", targets=_TARGETS):
     """Data arrives in small pieces, so that readers who expect whole messages are found out."""
 
     average: Annotated[Size, Within("1B", "1MiB")] = Size(64)
@@ -79,12 +83,12 @@ class Slicer(TcpFault, type="tcp.slicer", targets=("route",)):
         return self
 
 
-class LimitData(TcpFault, type="tcp.limit_data", targets=("route",)):
+class LimitData(TcpFault, type="tcp.limit_data", targets=_TARGETS):
     """The connection is closed after so many bytes have passed."""
 
     bytes: Size
     """How many pass."""
 
 
-class Down(Fault, type="tcp.down", targets=("route",)):
+class Down(ConnectionFault, type="tcp.down", targets=_TARGETS):
     """The service cannot be reached: the port refuses, and open connections are closed."""

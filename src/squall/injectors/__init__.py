@@ -8,7 +8,9 @@ from squall.injectors.base import Capability, Host, Injector, Plan, Refusal, Sit
 from squall.injectors.chooser import Choice, Chooser
 from squall.injectors.clock import ClockInjector
 from squall.injectors.dns import DnsInjector
+from squall.injectors.entry_patch import EntryPatchInjector
 from squall.injectors.file_limit import FileLimitInjector
+from squall.injectors.hijack import HijackInjector
 from squall.injectors.pause import PauseInjector
 from squall.injectors.proxy import ProxyInjector
 from squall.injectors.signals import SignalInjector
@@ -31,6 +33,8 @@ INJECTORS: tuple[Injector, ...] = (
     SyscallPatchInjector(),
     UprobeDegradeInjector(),
     UprobePanicInjector(),
+    EntryPatchInjector(),
     ProxyInjector(),
+    HijackInjector(),
 )
 """Every mechanism that there is; the chooser decides between those that can make the same fault real."""

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 from squall.actions import Action, ProxyRoute, RouteDown, Toxic
+from squall.faults.connections import ConnectionFault
 from squall.faults.http import HttpFault
 from squall.faults.tcp import Down
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site
@@ -39,6 +40,9 @@ class ProxyInjector:
     def plan(self, fault: Fault, target: Target, site: Site) -> Plan | Refusal:  # noqa: D102
         if not isinstance(target, RouteTarget):
             return Refusal(self.mechanism, f"faults a route, not a {target.kind}")
+        given = fault.selection() if isinstance(fault, ConnectionFault) else ()
+        if given:
+            return Refusal(self.mechanism, f"all of a route's connections are meant: leave out `{'`, `'.join(given)}`")
         name = re.sub(r"[^A-Za-z0-9.]+", "-", target.listen).strip("-")
         control = str(site.folder / f"proxy-{name}.sock")
         route = ProxyRoute(f"{site.run}/proxy-{name}", target.listen, target.upstream, control, site.seed)

@@ -41,10 +41,15 @@ class End(NamedTuple):
     address: bytes
     port: int
 
+    @property
+    def host(self) -> str:
+        """The address as people write it."""
+        address = IPv6Address(self.address)
+        return str(address.ipv4_mapped or address)
+
     def __str__(self) -> str:
         """As people write it."""
-        address = IPv6Address(self.address)
-        return f"{address.ipv4_mapped}:{self.port}" if address.ipv4_mapped else f"[{address}]:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
