@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic_core import CoreSchema
 
-__all__ = ["Bandwidth", "Duration", "Rate", "Ratio", "Size", "Within"]
+__all__ = ["Bandwidth", "Drift", "Duration", "Offset", "Rate", "Ratio", "Size", "Within"]
 
 _DECIMAL = r"[0-9]+(?:\.[0-9]+)?"
 _LONGEST_TEXT = 64
@@ -165,6 +165,64 @@ class Duration(_Quantity, int):
         return f"Duration({str(self)!r})"
 
 
+class Offset(_Quantity, int):
+    """How far a clock is before (or, with a minus, behind) another, in whole nanoseconds: "500ms", "-1d", "+1h30m"."""
+
+    _noun = "clock offset"
+    _hint_unit = "s"
+    _examples = ("500ms", "-1d", "+1h30m")
+    _pattern = Duration._pattern.replace("^(?!$)", "^[-+]?(?!$)")  # noqa: SLF001 - a duration with a sign
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read "-1d" and the like; raise UnitError (a ValueError) for anything else."""
+        if len(text) > _LONGEST_TEXT or not re.fullmatch(cls._pattern, text):
+            raise cls._refuse(text)
+        ns = int(Duration.parse(text.lstrip("+-")))
+        return cls(-ns if text.startswith("-") else ns)
+
+    def __str__(self) -> str:
+        return str(Duration(int(self)))
+
+    def __repr__(self) -> str:
+        return f"Offset({str(self)!r})"
+
+
+class Drift(_Quantity, float):
+    """By how much a clock runs faster (or, with a minus, slower), in millionths: "200ppm", "-0.5ppm"; a bare number is ppm."""
+
+    _noun = "clock drift"
+    _hint_unit = "ppm"
+    _examples = ("200ppm", "-50ppm")
+    _pattern = rf"^[-+]?{_DECIMAL}ppm$"
+
+    @classmethod
+    def _coerce(cls, value: object) -> Self:
+        if isinstance(value, (int, float)) and not isinstance(value, (bool, cls)) and abs(value) <= 1_000_000:  # noqa: PLR2004
+            return cls(value)
+        return super()._coerce(value)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read "200ppm"; raise UnitError (a ValueError) for anything else and for more than a million."""
+        if len(text) > _LONGEST_TEXT or not re.fullmatch(cls._pattern, text):
+            raise cls._refuse(text)
+        millionths = Fraction(text.removesuffix("ppm"))
+        if abs(millionths) > 1_000_000:  # noqa: PLR2004
+            raise UnitError(f"{text!r} is more than a clock can drift")
+        return cls(float(millionths))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**super().__get_pydantic_json_schema__(schema, handler), "type": ["string", "number"]}
+
+    def __str__(self) -> str:
+        return f"-{Drift(-self)}" if self < 0 else _written(self, 1, "ppm")
+
+    def __repr__(self) -> str:
+        return f"Drift({str(self)!r})"
+
+
 class Ratio(_Quantity, float):
     """A share between 0 and 1, written as a percentage: "0.5%", "40%", "100%"."""
 
@@ -195,7 +253,7 @@ class Ratio(_Quantity, float):
         return f"Ratio({str(self)!r})"
 
 
-def _written(value: Ratio | Rate, scale: int, unit: str) -> str:
+def _written(value: Drift | Ratio | Rate, scale: int, unit: str) -> str:
     """The scaled value in the fewest plain decimals that are read as the same value (17 digits tell any two floats apart)."""
     exact, text = Decimal(value) * scale, ""
     for digits in range(17):

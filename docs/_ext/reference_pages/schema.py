@@ -17,7 +17,7 @@ _SIMPLE = {
     "boolean": "`true` or `false`",
     "null": "nothing",
 }
-_QUANTITIES = {"Duration", "Ratio", "Bandwidth", "Size", "Rate"}
+_QUANTITIES = {"Duration", "Offset", "Drift", "Ratio", "Bandwidth", "Size", "Rate"}
 
 
 def prose(text: str) -> str:

@@ -30,7 +30,7 @@ _EXACTLY_ONE = {
     "ProcessQuery": ("pid", "command", "port", "unit"),
     "Secret": ("env", "file"),
 }
-_QUANTITIES = ("Duration", "Ratio", "Bandwidth", "Size", "Rate")
+_QUANTITIES = ("Duration", "Offset", "Drift", "Ratio", "Bandwidth", "Size", "Rate")
 
 
 def document_schema() -> Schema:

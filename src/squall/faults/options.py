@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 from pydantic import ValidationError
 
 from squall.errors import InputError
-from squall.units import Bandwidth, Duration, Rate, Ratio, Size
+from squall.units import Bandwidth, Drift, Duration, Offset, Rate, Ratio, Size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,6 +119,8 @@ _PLAIN: dict[Any, tuple[OptionKind, str]] = {
     tuple: ("list", "TEXT"),
     dict: ("mapping", "KEY=VALUE"),
     Duration: ("text", "DURATION"),
+    Offset: ("text", "OFFSET"),
+    Drift: ("text", "DRIFT"),
     Ratio: ("text", "PERCENTAGE"),
     Bandwidth: ("text", "BANDWIDTH"),
     Size: ("text", "SIZE"),
