@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import select
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,3 +105,32 @@ def test_it_prints_a_table(kernel: Kernel) -> None:
     for name in names():
         assert any(line.strip().startswith(f"{name} (") for line in lines)
     assert platform.release() not in done.stdout
+
+
+@pytest.mark.slow
+def test_an_interruption_ends_the_guests(kernel: Kernel) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "squall", "kernels", kernel.name], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while len(guests := children_of(process.pid)) < 2:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        handles = [os.pidfd_open(pid) for pid in guests]
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, "Traceback" in said) == (130, False), said
+    for handle in handles:
+        assert select.select([handle], [], [], 0)[0]
+        os.close(handle)
+
+
+def children_of(pid: int) -> set[int]:
+    """The children of a process, all its threads' together."""
+    lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return {int(child) for text in lists for child in text.split()}

@@ -21,6 +21,7 @@ __all__ = ["command"]
 
 _MARKS = {True: "[green]yes[/]", False: "[red]no[/]", None: "[yellow]?[/]"}
 _FAILED = 1
+_REMARK_MOST = 400
 
 
 @click.command("kernels")
@@ -175,8 +176,14 @@ def _remarks(found: list[Survey]) -> list[str]:
         lines += [f"FAILED {failure}" for failure in each.tests.failed] if each.tests else []
         lines += [f"skipped {skip}" for skip in each.tests.skipped] if each.tests else []
         for line in lines:
-            said.setdefault(" ".join(line.split()), []).append(each.kernel)
+            said.setdefault(_short(line), []).append(each.kernel)
     return [f"{', '.join(kernels)}: {line}" for line, kernels in said.items()]
+
+
+def _short(line: str) -> str:
+    """In one line, its end left out where a verifier said much; --json has it all."""
+    line = " ".join(line.split())
+    return line if len(line) <= _REMARK_MOST else f"{line[:_REMARK_MOST]} ..."
 
 
 def _ordered(by_kernel: Sequence[Mapping[str, object]]) -> list[str]:
