@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_COLUMN_MOST = 24
+"""What begins with more than this goes on in the next line."""
+
 
 @click.command("doctor")
 @click.argument("faults", nargs=-1, metavar="[TYPE]...")
@@ -125,8 +128,9 @@ def _listed(tags: list[str]) -> str:
 
 
 def _hanging(begin: str, text: str) -> str:
-    """Text that goes on below where it began, as wide as the terminal."""
+    """Text that goes on below where it began, or below its long beginning, as wide as the terminal."""
     width = max(60, shutil.get_terminal_size().columns - 2)
     plain = len(click.unstyle(begin))
-    indent = plain if plain < 20 else 4  # noqa: PLR2004 - a narrow column, else a small step
-    return begin + textwrap.fill(text, width, initial_indent=" " * plain, subsequent_indent=" " * indent).lstrip()
+    if plain >= _COLUMN_MOST:
+        return begin + "\n" + textwrap.fill(text, width, initial_indent=" " * 4, subsequent_indent=" " * 4)
+    return begin + textwrap.fill(text, width, initial_indent=" " * plain, subsequent_indent=" " * plain).lstrip()

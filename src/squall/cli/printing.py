@@ -22,7 +22,12 @@ def print_json(value: Any) -> None:
 
 def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...]) -> str:
     """Columns as wide as they need to be, for a terminal or a pipe."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    title = "  ".join(cell.upper().ljust(width) for cell, width in zip(header, widths, strict=True)).rstrip()
+    widths = [max(len(click.unstyle(row[column])) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(row: tuple[str, ...]) -> str:
+        cells = (cell + " " * (width - len(click.unstyle(cell))) for cell, width in zip(row, widths, strict=True))
+        return "  ".join(cells).rstrip()
+
+    lines = [line(row) for row in rows]
+    title = line(tuple(cell.upper() for cell in header))
     return "\n".join([click.style(title, bold=True), *lines])

@@ -190,8 +190,9 @@ def _walk(
 
 _NO_REASON = re.compile(
     r"-- (BEGIN|END) PROG|processed \d+ insns|verification time|failed to load|load failed|ulimit|^$"
+    r"|^\d+: |^; |^R\d|^from \d+ to|^func#|^last_idx|^mark_precise|^stack depth|^caller|^arg#"
 )
-"""What libbpf says of every refusal, whatever its reason."""
+"""What libbpf says of every refusal whatever its reason, and the verifier's account of its way there."""
 
 
 def _last(said: Iterable[str]) -> str:
