@@ -10,7 +10,6 @@ from squall.actions.file_limit import FileLimit
 from squall.actions.guardian_cgroup import GuardianCgroup
 from squall.actions.hijack import Hijack
 from squall.actions.kernel_worker import KernelWorker
-from squall.actions.line_worker import LineWorker
 from squall.actions.nil_receiver import NilReceiver
 from squall.actions.own_cgroup import OwnCgroup
 from squall.actions.pause import Pause
@@ -33,7 +32,6 @@ __all__ = [
     "Hijack",
     "KernelWorker",
     "Leased",
-    "LineWorker",
     "Look",
     "NilReceiver",
     "OwnCgroup",

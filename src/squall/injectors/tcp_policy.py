@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from squall.actions.line_worker import LineWorker
+from squall.actions import KernelWorker, OwnCgroup
+from squall.actions.own_cgroup import unified_cgroup
 from squall.errors import SquallError, TargetError
 from squall.faults.tcp_policy import PolicyDelay, policy_end
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site
@@ -28,6 +30,9 @@ __all__ = ["PolicyByLine", "PolicyByQueue", "line_works"]
 
 _FQ_HORIZON_NS = 9_000_000_000
 """fq drops packets whose departure is more than 10 s away (tc-fq(8), horizon)."""
+_FLUSH_S = 0.5
+"""What is held when the fault ends is let go at once; that takes a moment."""
+_SHOWN = 4
 _NOT_COVERED = (
     "handshakes, bare acknowledgements, and FIN and RST without data pass at once",
     "a congestion control that goes by the smallest round trip (BBR) takes the handshake's for it, and slows down much more",
@@ -46,28 +51,30 @@ class _ByPolicy:
         if not isinstance(fault, PolicyDelay):
             return Refusal(self.mechanism, f"knows nothing of {fault.type}")
         try:
-            namespace, scope = _place(target)
-            return self._plan(fault, target, site, namespace, scope)
+            return self._plan(fault, target, site, _place(target))
         except (OSError, SquallError) as error:
             return Refusal(self.mechanism, str(error))
 
-    def _plan(
-        self, fault: PolicyDelay, target: Target, site: Site, namespace: NetworkNamespace, scope: dict[str, Any]
-    ) -> Plan | Refusal:
+    def _plan(self, fault: PolicyDelay, target: Target, site: Site, place: _Place) -> Plan | Refusal:
         raise NotImplementedError
 
-    def _worker(
-        self, fault: PolicyDelay, target: Target, site: Site, namespace: NetworkNamespace, scope: dict[str, Any]
-    ) -> LineWorker:
+    def _steps(
+        self, fault: PolicyDelay, target: Target, site: Site, place: _Place
+    ) -> tuple[KernelWorker | OwnCgroup, ...]:
         policy = [[*policy_end(end), int(delay)] for end, delay in fault.policy.items()]
-        words = ", ".join(f"{end} {delay}" for end, delay in list(fault.policy.items())[:4])
-        return LineWorker(
+        words = ", ".join(f"{end} {delay}" for end, delay in list(fault.policy.items())[:_SHOWN])
+        worker = KernelWorker(
             f"{site.run}/{site.fault}.{target.key}",
             "squall.workers.network.tcp_policy",
-            f"hold TCP data of {target.label}: {words}{', ...' if len(fault.policy) > 4 else ''}",  # noqa: PLR2004
-            {"netns": namespace.to_json(), "scope": scope, "policy": policy, "mechanism": self.mechanism},
+            f"hold TCP data of {target.label}: {words}{', ...' if len(fault.policy) > _SHOWN else ''}",
+            {"netns": place.namespace.to_json(), "scope": place.scope, "policy": policy, "mechanism": self.mechanism},
             (f"{target.key}:tcp-policy",),
+            _FLUSH_S,
         )
+        if isinstance(target, ProcessTarget) and place.needs_a_cgroup:
+            own = OwnCgroup(target.identity, target.label, f"{site.run}-{site.fault}.{target.identity.pid}")
+            return (own, worker)
+        return (worker,)
 
 
 class PolicyByQueue(_ByPolicy):
@@ -81,12 +88,10 @@ class PolicyByQueue(_ByPolicy):
     def capable(self, host: Host) -> Capability:  # noqa: ARG002, D102 - as the protocol says
         return _programs_attach() if _has_fq().works else _has_fq()
 
-    def _plan(
-        self, fault: PolicyDelay, target: Target, site: Site, namespace: NetworkNamespace, scope: dict[str, Any]
-    ) -> Plan | Refusal:
+    def _plan(self, fault: PolicyDelay, target: Target, site: Site, place: _Place) -> Plan | Refusal:
         if max(fault.policy.values()) > _FQ_HORIZON_NS:
             return Refusal(self.mechanism, "fq drops what is to leave more than 10 s later")
-        with_fq, without = _interfaces(namespace)
+        with_fq, without = _interfaces(place.namespace)
         if without or not with_fq:
             named = ", ".join(without) or "no interface"
             return Refusal(
@@ -94,7 +99,7 @@ class PolicyByQueue(_ByPolicy):
             )
         return Plan(
             self.mechanism,
-            (self._worker(fault, target, site, namespace, scope),),
+            self._steps(fault, target, site, place),
             accuracy="to the kernel's timers: 0.1 ms",
             accuracy_ns=100_000,
             cost=1,
@@ -111,41 +116,53 @@ class PolicyByLine(_ByPolicy):
     def capable(self, host: Host) -> Capability:  # noqa: ARG002, D102
         return line_works() if _programs_attach().works else _programs_attach()
 
-    def _plan(
-        self, fault: PolicyDelay, target: Target, site: Site, namespace: NetworkNamespace, scope: dict[str, Any]
-    ) -> Plan | Refusal:
+    def _plan(self, fault: PolicyDelay, target: Target, site: Site, place: _Place) -> Plan | Refusal:
         return Plan(
             self.mechanism,
-            (self._worker(fault, target, site, namespace, scope),),
+            self._steps(fault, target, site, place),
             accuracy="0.3 ms on an idle machine; 50 000 packets/s, what is more is dropped",
             accuracy_ns=300_000,
             cost=1,
-            not_covered=(*_NOT_COVERED, *_out_of_reach(namespace)),
+            not_covered=(*_NOT_COVERED, *_out_of_reach(place.namespace)),
         )
 
 
-def _place(target: Target) -> tuple[NetworkNamespace, dict[str, Any]]:
-    """The namespace whose interfaces the target's packets leave by, and by what they are known; TargetError where there is none."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the target's packets leave, and by what they are known."""
+
+    namespace: NetworkNamespace
+    scope: dict[str, Any]
+    needs_a_cgroup: bool = False
+    """A process in a root cgroup: nothing is attached there, so its new sockets cannot be noted."""
+
+
+def _place(target: Target) -> _Place:
+    """TargetError where the packets of such a target cannot be known."""
     if isinstance(target, NetnsTarget):
-        return target.namespace, {"kind": "all"}
+        return _Place(target.namespace, {"kind": "netns"})
     if isinstance(target, CgroupTarget):
-        folders, pids = target.folders, target.processes()
-    elif isinstance(target, ProcessTarget):
-        folders, pids = cgroups.own_cgroups(target.identity.pid), [target.identity.pid]
-    else:
-        raise TargetError(f"holds packets of processes, cgroups and network namespaces, not of a {target.kind}")
-    v2 = {tree.mount for tree in cgroups.hierarchies() if tree.v2}
-    unified = [folder for folder in folders if any(folder.startswith(mount + "/") for mount in v2)]
-    if not unified:
-        raise TargetError(f"{target.label} has no cgroup v2 of its own, by which its packets could be known")
-    if isinstance(target, ProcessTarget) and cgroups.processes_below(unified) != pids:
-        raise TargetError(f"{target.label} shares its cgroup {unified[0]} with other processes")
-    networks = {network for pid in pids if (network := namespaces.network_of(pid)) is not None}
+        folder = target.unified
+        if folder is None:
+            raise TargetError(f"{target.label} is a cgroup of v1: packets are known by those of v2")
+        scope = {"kind": "cgroup", "cgroup": folder, "cgroup_id": os.stat(folder).st_ino}  # noqa: PTH116
+        return _Place(_network_of(target, target.processes()), scope)
+    if isinstance(target, ProcessTarget):
+        pids = [one.pid for one in target.all]
+        folder = unified_cgroup(target.identity.pid)
+        if folder is None:
+            raise TargetError(f"{target.label} is in no cgroup v2 that can be seen from here")
+        scope = {"kind": "process", "processes": [one.to_json() for one in target.all]}
+        return _Place(_network_of(target, pids), scope, folder in {tree.mount for tree in cgroups.hierarchies()})
+    raise TargetError(f"holds packets of processes, cgroups and network namespaces, not of a {target.kind}")
+
+
+def _network_of(target: Target, pids: list[int]) -> NetworkNamespace:
+    networks = {network: pid for pid in pids if (network := namespaces.network_of(pid)) is not None}
     if len(networks) != 1:
         where = "several network namespaces" if networks else "no network namespace: it has no process"
         raise TargetError(f"{target.label} is in {where}")
-    pid = next(pid for pid in pids if namespaces.network_of(pid) in networks)
-    return NetworkNamespace.at(f"/proc/{pid}/ns/net"), {"kind": "cgroup", "cgroup": os.stat(unified[0]).st_ino}  # noqa: PTH116
+    return NetworkNamespace.at(f"/proc/{next(iter(networks.values()))}/ns/net")
 
 
 def _interfaces(namespace: NetworkNamespace) -> tuple[list[str], list[str]]:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
 __all__ = ["LIMIT_BYTES", "LIMIT_PACKETS", "Draws", "Rate", "Reorder", "Schedule", "Shape"]
 
@@ -24,7 +23,6 @@ LIMIT_PACKETS = 100_000
 LIMIT_BYTES = 256 << 20
 """What a line holds at most unless told otherwise; netem's own default of 1000 packets drops at 3 s and 400 packets/s."""
 _WHOLE = 1 << 32
-_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +109,8 @@ class Schedule(Generic[T]):
     """When the last packet of each flow leaves; the key None stands for all together."""
     _delays: Draws = field(init=False)
     _reorders: Draws = field(init=False)
+    _normal: Callable[[float], float] | None = field(init=False)
+    """The inverse of the normal distribution, where it is asked for: it is dear to import."""
 
     def __post_init__(self) -> None:
         self._begin()
@@ -118,6 +118,11 @@ class Schedule(Generic[T]):
     def _begin(self) -> None:
         shape = self.shape
         self._delays = Draws(shape.correlation, random.Random(f"{self.seed}:delay"))  # noqa: S311 - replayed, not a secret
+        self._normal = None
+        if shape.distribution == "normal":
+            from statistics import NormalDist
+
+            self._normal = NormalDist().inv_cdf
         share = shape.reorder.correlation if shape.reorder is not None else 0.0
         self._reorders = Draws(share, random.Random(f"{self.seed}:reorder"))  # noqa: S311
 
@@ -190,6 +195,6 @@ class Schedule(Generic[T]):
         if shape.jitter_ns == 0:
             return shape.latency_ns
         draw = self._delays.next()
-        if shape.distribution == "normal":
-            return shape.latency_ns + round(_NORMAL.inv_cdf((draw + 0.5) / _WHOLE) * shape.jitter_ns)
+        if self._normal is not None:
+            return shape.latency_ns + round(self._normal((draw + 0.5) / _WHOLE) * shape.jitter_ns)
         return shape.latency_ns - shape.jitter_ns + (draw * 2 * shape.jitter_ns >> 32)

@@ -21,6 +21,7 @@ from squall.workers.network.line import Line, Origin
 from squall.workers.network.policy import Policy
 from squall.workers.network.pump import pump
 from squall.workers.network.schedule import Schedule, Shape
+from squall.workers.network.sockets import Sockets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCOPES", "knows_departure_times", "main", "reachable"]
 
-SCOPES = {"all": 0, "cgroup": 1, "sockets": 2}
+SCOPES = {"netns": 0, "cgroup": 1, "process": 2}
 _BY_DEPARTURE_TIME, _BY_LINE = 1, 2
 _ORDERS = 1 << 23
 _HELD, _UNHELD = 0, 1
@@ -74,11 +75,13 @@ class _Policy:
         self._programs = Lifecycle("tcp_policy")
         self._programs.load()
         self._lease = Lease(self._programs.collection)
-        self._scope = config["scope"]
+        scope = config["scope"]
         self._attached: dict[int, TcxHook] = {}
         self._policy = Policy({})
-        settings = struct.pack("<IIQ", SCOPES[self._scope["kind"]], 0, self._scope.get("cgroup", 0))
+        settings = struct.pack("<IIQ", SCOPES[scope["kind"]], 0, scope.get("cgroup_id", 0))
         self._programs.adjust("settings", _ZERO, settings)
+        self._lease.renew()  # from here on sockets are noted
+        self._sockets = Sockets(self.collection, scope) if scope["kind"] != "netns" else None
         self._take(config)
 
     @property
@@ -108,6 +111,8 @@ class _Policy:
     def renew(self) -> None:
         """Renew the lease; attach to interfaces that came, forget those that went."""
         self._lease.renew()
+        if self._sockets is not None:
+            self._sockets.refresh()
         if self._watch.changed() or not self._attached:
             with Netlink() as netlink:
                 links = {link.index: link for link in netlink.links()}
@@ -149,6 +154,8 @@ class _Policy:
 
     def close(self) -> None:
         """Detach first, so that nothing more comes in."""
+        if self._sockets is not None:
+            self._sockets.close()
         self._programs.close()
         self._watch.close()
 
