@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ class Scenario:
             return "needs root to make a cgroup: run the tests with sudo to see this"
         if self.own_cgroup and not Path(UNIFIED, "cgroup.procs").is_file():
             return f"needs the unified cgroup hierarchy at {UNIFIED}"
+        if "clock-skew" in self.kinds and (os.geteuid() != 0 or platform.machine() != "x86_64"):
+            return "needs root on x86-64 to write the target's memory: run the tests with sudo to see this"
         return ""
 
     def document(self, place: Place) -> dict[str, Any]:
@@ -79,6 +82,7 @@ SCENARIOS: dict[str, Scenario] = {
     "pause-cycle": _one("pause-cycle", type="process.pause", stopped="20ms", every="40ms"),
     "signal": _one("signal", type="process.kill", signal="SIGUSR1"),
     "file-limit": _one("file-limit", type="stress.fd", leave=0),
+    "clock-skew": _one("clock-skew kernel-worker", type="time.skew", offset="1h"),
     "worker-cpu": _one("worker", type="stress.cpu", load="20%"),
     "worker-memory": _one("worker", type="stress.memory", amount="4MiB"),
     "worker-disk": _one("worker", type="stress.disk", fill="1MiB", spare="1MiB"),
