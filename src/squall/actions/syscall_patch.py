@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SyscallPatch"]
 
-_END_S = 3.0
+_END_S = 0.5
+"""It needs a few milliseconds; one that is stopped, or starved, does not keep the target from being put right."""
 
 
 @dataclass(frozen=True)

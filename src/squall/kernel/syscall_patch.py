@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Layout", "Patch", "Region", "carriers", "install", "lay_out", "patched", "remove_everywhere", "uncovered"]
 
-_MMAP = 9
+_MMAP, _MUNMAP = 9, 11
 _READ_EXECUTE, _READ_WRITE = 5, 3
 _PRIVATE, _SHARED, _EXACTLY_THERE, _UNRESERVED = 0x22, 0x21, 0x100000, 0x4000
 _REACH = (1 << 31) - (64 << 20)
 _GUARD = 0x10000
 _LOWEST, _HIGHEST = 0x100000, 0x7FFF_FFFF_0000
-_ROOM_TO_GROW = 256 << 20
-"""Kept free above the heap and below the stack."""
+_WIDE_GAP = 8 << 30
+_ROOM_TO_GROW = 1 << 30
+"""Kept free above the heap and, in wide gaps, below what is mapped: the stack and the kernel's own choices grow down."""
 _ATTEMPTS = 20
 _ROUNDS = 10
 
@@ -108,7 +109,7 @@ def lay_out(pid: int, numbers: Sequence[int]) -> Layout:
 class _Planner:
     def __init__(self, pid: int, maps: list[Mapping]) -> None:
         self._pid, self._maps = pid, maps
-        self._used = {base: _pieces_used(pid, base) for base in _stubs(pid, maps)}
+        self._pieces = {base: _pieces(pid, base) for base in _stubs(pid, maps)}
         self.regions: dict[int, Region] = {}
         self.patches: list[Patch] = []
 
@@ -123,10 +124,10 @@ class _Planner:
         if cave and not self._free(cave, site.padding):
             return
         base = self._region(module)
-        index = self._used[base]
+        place = (at + 2, expected)
+        index = self._pieces[base].setdefault(place, len(self._pieces[base]))  # the same site has had one before
         if index >= syscall_stub.PIECES_MOST:
-            raise TargetError(f"process {self._pid} has had too many faults on its system calls: start it anew")
-        self._used[base] += 1
+            raise TargetError(f"{module.name} makes system calls in more places than the stub has room for")
         target = syscall_stub.piece_address(base, index)
         if cave:
             old, new = b"\x0f\x05", b"\xeb" + struct.pack("<b", cave - (at + 2))
@@ -138,15 +139,15 @@ class _Planner:
     def _free(self, cave: int, padding: bytes) -> bool:
         """Whether padding is as in the file, or left over from an earlier fault."""
         data = process_memory.read(self._pid, cave, CAVE)
-        return data == padding or (data[:1] == b"\xe9" and _in_a_stub(data, cave, self._used))
+        return data == padding or (data[:1] == b"\xe9" and _in_a_stub(data, cave, self._pieces))
 
     def _region(self, module: Module) -> int:
-        for base in self._used:
+        for base in self._pieces:
             if _reaches(base, module):
                 self.regions.setdefault(base, Region(base, new=False))
                 return base
         base = _gap_near(module, self._maps, list(self.regions))
-        self._used[base] = 0
+        self._pieces[base] = {}
         self.regions[base] = Region(base, new=True)
         return base
 
@@ -171,10 +172,9 @@ def _stubs(pid: int, maps: list[Mapping]) -> list[int]:
     ]  # fmt: skip
 
 
-def _pieces_used(pid: int, base: int) -> int:
-    size, count = syscall_stub.PIECE_SIZE, syscall_stub.PIECES_MOST
-    pieces = process_memory.read(pid, syscall_stub.piece_address(base, 0), size * count)
-    return -(-len(pieces.rstrip(b"\0")) // size)
+def _pieces(pid: int, base: int) -> dict[tuple[int, bytes], int]:
+    size = syscall_stub.PIECE_SIZE * syscall_stub.PIECES_MOST
+    return syscall_stub.pieces(base, process_memory.read(pid, syscall_stub.piece_address(base, 0), size))
 
 
 def _gap_near(module: Module, maps: list[Mapping], taken: list[int]) -> int:
@@ -184,7 +184,8 @@ def _gap_near(module: Module, maps: list[Mapping], taken: list[int]) -> int:
     low, below = _LOWEST, ""
     for start, end, name in [*spans, (_HIGHEST, _HIGHEST, "")]:
         least = low + (_ROOM_TO_GROW if below == "[heap]" else _GUARD)
-        most = min(start, _HIGHEST) - (_ROOM_TO_GROW if name == "[stack]" else _GUARD) - REGION_SIZE
+        grows = name == "[stack]" or start - low > _WIDE_GAP
+        most = min(start, _HIGHEST) - (_ROOM_TO_GROW if grows else _GUARD) - REGION_SIZE
         low, below = max(low, end), name
         if least > most:
             continue
@@ -240,8 +241,13 @@ def _make_regions(held: Tracee, layout: Layout) -> None:
                 (base + CONTROL, syscall_stub.CONTROL_SIZE, _READ_WRITE, _SHARED | fixed),
                 (base + syscall_stub.SLOTS, syscall_stub.SLOTS_SIZE, _READ_WRITE, _PRIVATE | fixed | _UNRESERVED),
             )
-            for address, size, protection, flags in parts:
-                held.call(syscall, _MMAP, address, size, protection, flags, -1, 0)
+            for number, (address, size, protection, flags) in enumerate(parts):
+                try:
+                    held.call(syscall, _MMAP, address, size, protection, flags, -1, 0)
+                except OSError as error:
+                    for done in parts[:number]:
+                        held.call(syscall, _MUNMAP, done[0], done[1])
+                    raise ActionFailed(f"process {held.pid} gets no memory for the stub: {error.strerror}") from error
             held.write(base, syscall_stub.stub())
     for one in layout.patches:
         held.write(syscall_stub.piece_address(one.region, one.place), one.piece())

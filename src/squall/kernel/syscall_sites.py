@@ -19,6 +19,7 @@ from squall.kernel.gosym import GoFunctions
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from squall.kernel.elf import Segment
     from squall.kernel.process_memory import Mapping
 
 __all__ = ["ANY", "CAVE", "Module", "Site", "modules", "sites_of"]
@@ -162,8 +163,17 @@ def _spans(elf: Elf) -> Iterator[tuple[int, int]]:
         yield from GoFunctions(elf)._spans()  # noqa: SLF001
         return
     hint = next((one for one in elf.segments if one.type == _UNWIND), None)
-    if hint is None:
-        raise ImageError(f"{elf.name} has no table of its functions (.eh_frame_hdr)")
+    if hint is not None:
+        yield from _by_table(elf, hint)
+        return
+    section = elf.section(".eh_frame")  # static programs have no table of it
+    if section is None:
+        raise ImageError(f"{elf.name} does not say where its functions are (.eh_frame)")
+    yield from sorted(_by_records(elf.contents(section), section.address))
+
+
+def _by_table(elf: Elf, hint: Segment) -> Iterator[tuple[int, int]]:
+    """From .eh_frame_hdr: a sorted table of where each function begins and where it is described (LSB core, 10.6)."""
     image = elf.image
     if image[hint.offset : hint.offset + 4] != _RELATIVE_TABLE:
         raise ImageError(f"{elf.name}: its table of functions is of a layout that is not known")
@@ -176,6 +186,24 @@ def _spans(elf: Elf) -> Iterator[tuple[int, int]]:
         described, size = struct.unpack_from("<iI", image, elf.file_offset(hint.address + entry) + 8)
         if hint.address + entry + 8 + described == begin:  # else its pointers are of another kind: not understood
             yield begin, begin + size
+
+
+def _by_records(data: bytes, address: int) -> Iterator[tuple[int, int]]:
+    """From .eh_frame itself, those with pointers of 4 bytes relative to themselves, as all that is for x86-64 has."""
+    at = 0
+    understood: set[int] = set()
+    while at + 16 <= len(data):
+        size, kind = struct.unpack_from("<II", data, at)
+        if size in (0, 0xFFFFFFFF):
+            return
+        if kind == 0:
+            if data[at + 9 : at + 12] == b"zR\0" and data[at + 16] == _RELATIVE_TABLE[1]:
+                understood.add(at)
+        elif at + 4 - kind in understood:
+            described, length = struct.unpack_from("<iI", data, at + 8)
+            begin = address + at + 8 + described
+            yield begin, begin + length
+        at += size + 4
 
 
 def _with_calls(code: _Code, spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -254,11 +282,11 @@ class _Caves:
         index = bisect.bisect_right(self._starts, site) - 1
         for one in (index, index - 1, index + 1, index + 2):
             gap = self._gap(one) if 0 <= one < len(self._spans) else None
-            if gap is None:
+            if gap is None or gap[0] == site + 2:  # what follows a `syscall` directly is not certainly never reached
                 continue
             for at in range(gap[0], gap[1] - CAVE + 1):
                 reached = _SHORT_LEAST <= at - (site + 2) <= _SHORT_MOST
-                if reached and at != site + 2 and not self._taken & set(range(at - CAVE + 1, at + CAVE)):
+                if reached and not self._taken & set(range(at - CAVE + 1, at + CAVE)):
                     self._taken.add(at)
                     return at
         return 0

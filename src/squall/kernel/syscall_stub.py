@@ -32,6 +32,7 @@ __all__ = [
     "control_block",
     "piece",
     "piece_address",
+    "pieces",
     "rule_update",
     "source_hash",
     "stub",
@@ -45,6 +46,8 @@ _ENTRY = 0x80
 BASE_SIZE = CONTROL = 0x10000
 _PIECES = 0x2000
 PIECE_SIZE = 80
+_PIECE_ENDS = 67
+"""Without what it replaces; padding follows."""
 PIECES_MOST = (CONTROL - _PIECES) // PIECE_SIZE
 CONTROL_SIZE = 0x3000
 SLOTS = CONTROL + CONTROL_SIZE
@@ -188,5 +191,21 @@ def piece(base: int, at: int, back: int, load: bytes) -> bytes:
     assert len(code) == real  # noqa: S101 - the jump above counts on it
     code += b"\x0f\x05"
     relative(b"\xe9", back)
-    assert len(code) <= PIECE_SIZE  # noqa: S101 - counted by hand above
+    assert len(code) == _PIECE_ENDS + len(load)  # noqa: S101 - counted by hand
     return bytes(code.ljust(PIECE_SIZE, b"\xcc"))
+
+
+def pieces(base: int, area: bytes) -> dict[tuple[int, bytes], int]:
+    """The pieces that a region holds, from the memory behind its stub: (back, load) -> number."""
+    found = {}
+    for index in range(len(area) // PIECE_SIZE):
+        at = piece_address(base, index)
+        code = area[index * PIECE_SIZE : (index + 1) * PIECE_SIZE]
+        if not any(code):
+            break
+        load = code[:5] if code[0] == 0xB8 else b""  # noqa: PLR2004 - mov $number, %eax
+        end = _PIECE_ENDS + len(load)
+        back = at + end + struct.unpack_from("<i", code, end - 4)[0]
+        if piece(base, at, back, load) == code:
+            found[back, load] = index
+    return found
