@@ -20,6 +20,7 @@ from squall.actions import (
     ProxyRoute,
     RouteDown,
     Signal,
+    TcFilter,
     Toxic,
     Worker,
     decode,
@@ -41,6 +42,9 @@ EVERY: list[Action] = [
     ProxyRoute("run/0", "127.0.0.1:8000", "127.0.0.1:8080", "/run/squall/proxy.sock", 7),
     RouteDown("/run/squall/proxy.sock", "route a -> b"),
     Signal(WHO, "shop", "SIGKILL"),
+    TcFilter(
+        "squall:r/0", "network namespace a", {"path": "/run/netns/a", "cookie": 7, "device": 4, "inode": 9}, (1, 2)
+    ),
     Toxic(
         "/run/squall/proxy.sock",
         "route a -> b",

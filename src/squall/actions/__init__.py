@@ -18,6 +18,7 @@ from squall.actions.proxy_route import ProxyRoute
 from squall.actions.route_down import RouteDown
 from squall.actions.signal import Signal
 from squall.actions.syscall_patch import SyscallPatch
+from squall.actions.tc_filter import TcFilter
 from squall.actions.toxic import Toxic
 from squall.actions.worker import Worker
 
@@ -42,6 +43,7 @@ __all__ = [
     "RouteDown",
     "Signal",
     "SyscallPatch",
+    "TcFilter",
     "Toxic",
     "Worker",
     "decode",

@@ -11,6 +11,7 @@ from squall.injectors.dns import DnsInjector
 from squall.injectors.entry_patch import EntryPatchInjector
 from squall.injectors.file_limit import FileLimitInjector
 from squall.injectors.hijack import HijackInjector
+from squall.injectors.network import NetworkFilterInjector
 from squall.injectors.pause import PauseInjector
 from squall.injectors.proxy import ProxyInjector
 from squall.injectors.signals import SignalInjector
@@ -35,6 +36,7 @@ INJECTORS: tuple[Injector, ...] = (
     UprobePanicInjector(),
     EntryPatchInjector(),
     ProxyInjector(),
+    NetworkFilterInjector(),
     HijackInjector(),
 )
 """Every mechanism that there is; the chooser decides between those that can make the same fault real."""

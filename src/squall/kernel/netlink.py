@@ -56,6 +56,7 @@ _ALL_PROTOCOLS = 0x0300
 """ETH_P_ALL in network order."""
 _DIRECT_ACTION = 1
 _UP = 1
+_ETHERNET, _LOOPBACK = 1, 772
 
 
 class NetlinkError(OSError):
@@ -74,6 +75,13 @@ class Link:
     part_of: str
     mtu: int
     address: bytes
+    device: int
+    """What its frames are like: ARPHRD_ETHER and so on."""
+
+    @property
+    def header(self) -> int:
+        """The bytes of a frame before its network header: Ethernet's, also on lo, or none."""
+        return 14 if self.device in (_ETHERNET, _LOOPBACK) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +330,7 @@ def _number(raw: bytes | None) -> int:
 
 
 def _link(block: bytes) -> Link | None:
-    _, _, index, flags, _ = _INTERFACE.unpack_from(block)
+    _, device, index, flags, _ = _INTERFACE.unpack_from(block)
     there = attributes(block[_INTERFACE.size :])
     name = _text(there.get(3))
     if not name:
@@ -330,7 +338,7 @@ def _link(block: bytes) -> Link | None:
     info = attributes(there.get(18, b""))
     return Link(
         index, name, _text(info.get(1)), bool(flags & _UP), _number(there.get(10)), _text(info.get(4)),
-        _number(there.get(4)), there.get(1, b""),
+        _number(there.get(4)), there.get(1, b""), device,
     )  # fmt: skip
 
 
