@@ -1,0 +1,74 @@
+"""Puts a fault on a target by a mechanism's own plan, and takes it off, without an engine."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from squall.faults import parse_fault
+from squall.injectors import INJECTORS, Host, Plan, Refusal, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from squall.actions import Action
+    from squall.injectors import Injector
+    from squall.targets import Target
+
+__all__ = ["Struck", "injector", "plan_of", "striking"]
+
+
+class Struck:
+    """A fault that is on."""
+
+    def __init__(self, actions: list[Action]) -> None:
+        self.actions = actions
+
+    def counts(self) -> dict[str, int]:
+        """The counters of all its steps together."""
+        total: dict[str, int] = {}
+        for action in self.actions:
+            for name, count in getattr(action, "counters", dict)().items():
+                total[name] = total.get(name, 0) + count
+        return total
+
+
+def injector(mechanism: str, tag: str) -> Injector:
+    """The one of this name for this fault."""
+    return next(one for one in INJECTORS if one.mechanism == mechanism and tag in one.faults)
+
+
+def plan_of(tag: str, parameters: dict[str, Any], target: Target, mechanism: str = "tc", seed: int = 7) -> Plan | Refusal:
+    """What the mechanism says."""
+    fault = parse_fault(tag, parameters)
+    one = injector(mechanism, tag)
+    capability = one.capable(Host.look())
+    if capability.works is False:
+        return Refusal(mechanism, capability.reason)
+    return one.plan(fault, target, Site(f"t{os.getpid()}", Path("/nonexistent"), f"0-{tag}", seed))
+
+
+@contextmanager
+def striking(
+    tag: str, parameters: dict[str, Any], target: Target, mechanism: str = "tc", seed: int = 7
+) -> Iterator[Struck]:
+    """The fault is on within; after it every step is undone and looked at."""
+    plan = plan_of(tag, parameters, target, mechanism, seed)
+    assert isinstance(plan, Plan), plan
+    done: list[tuple[Action, tuple[int, ...]]] = []
+    try:
+        for action in plan.actions:
+            prepared = action.prepare()
+            done.append((prepared, ()))
+            done[-1] = (prepared, tuple(prepared.do()))
+        yield Struck([action for action, _ in done])
+    finally:
+        for action, held in reversed(done):
+            for fd in held:
+                os.close(fd)
+            action.undo()
+        for action, _ in done:
+            look = action.verify()
+            assert look.normal, look.detail
