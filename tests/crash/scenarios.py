@@ -84,6 +84,7 @@ SCENARIOS: dict[str, Scenario] = {
     "file-limit": _one("file-limit", type="stress.fd", leave=0),
     "clock-skew": _one("clock-skew kernel-worker", type="time.skew", offset="1h"),
     "syscall-patch": _one("syscall-patch", type="io.delay", calls=["open"], delay="5ms"),
+    "dns": _one("own-cgroup kernel-worker", type="dns.error", names=["*"]),
     "worker-cpu": _one("worker", type="stress.cpu", load="20%"),
     "worker-memory": _one("worker", type="stress.memory", amount="4MiB"),
     "worker-disk": _one("worker", type="stress.disk", fill="1MiB", spare="1MiB"),
