@@ -20,13 +20,13 @@
 #define MARK_ORDER 0x007fffff
 #define CGROUP_LEVELS 32
 
-enum { HELD, UNHELD };
+enum { HELD, UNHELD, UNREACHED };
 enum { ALL, ONE_CGROUP, SOME_SOCKETS };
-enum { BY_DEPARTURE_TIME = 1, BY_LINE };
+enum { BY_LINE, BY_DEPARTURE_TIME };
 
 struct settings {
 	__u32 scope;
-	__u32 unused;
+	__u32 how;
 	__u64 cgroup;
 };
 
@@ -51,19 +51,25 @@ struct {
 	__type(value, __u64);
 } policy SEC(".maps");
 
-/* How packets of an interface are held: kind, and for a line its device and its number among those on the interface. */
-struct way {
-	__u32 kind;
-	__u32 device;
+/* Each interface where the program is attached; as in network.bpf.c. */
+struct place {
+	__u32 ifindex;
+	__u32 way;
+};
+
+struct hook {
 	__u32 order;
+	__u32 line; /* the device that a delay line listens on */
+	__u32 header;
+	__u32 unused;
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 256);
-	__type(key, __u32);
-	__type(value, struct way);
-} ways SEC(".maps");
+	__uint(max_entries, 4096);
+	__type(key, struct place);
+	__type(value, struct hook);
+} hooks SEC(".maps");
 
 /* The process's sockets; what a listening one accepts is tagged like it. */
 struct {
@@ -221,33 +227,38 @@ static __always_inline bool meant(struct __sk_buff *skb, struct end *local, stru
 	return sk && sk->protocol == IPPROTO_TCP && established(sk) && theirs(skb, sk, set) && data(skb, local, remote);
 }
 
-static __always_inline bool has_been_here(struct __sk_buff *skb, const struct way *way)
+static __always_inline bool has_been_here(struct __sk_buff *skb, const struct settings *set, const struct hook *hook)
 {
 	if ((skb->mark & MARK_KIND_BITS) != MARK_KIND)
 		return false;
-	return skb->mark & MARK_INGRESS || (way->kind == BY_LINE && (skb->mark & MARK_ORDER) >= way->order);
+	return skb->mark & MARK_INGRESS || (set->how == BY_LINE && (skb->mark & MARK_ORDER) >= hook->order);
 }
 
 SEC("tc")
-int hold(struct __sk_buff *skb)
+int egress(struct __sk_buff *skb)
 {
+	struct place here = {.ifindex = skb->ifindex};
 	struct end local = {}, remote = {};
-	__u32 zero = 0, interface = skb->ifindex;
-	struct settings *set = bpf_map_lookup_elem(&settings, &zero);
-	struct way *way = bpf_map_lookup_elem(&ways, &interface);
+	struct settings *set;
+	struct hook *hook;
+	__u32 zero = 0;
 	__u64 ns;
 
-	if (!set || !way || has_been_here(skb, way) || !meant(skb, &local, &remote, set) || !lease_holds())
+	set = bpf_map_lookup_elem(&settings, &zero);
+	hook = bpf_map_lookup_elem(&hooks, &here);
+	if (!set || !hook || has_been_here(skb, set, hook) || !meant(skb, &local, &remote, set) || !lease_holds())
 		return TC_ACT_UNSPEC;
 	ns = wanted(&local, &remote);
 	if (!ns) {
 		count(UNHELD);
 		return TC_ACT_UNSPEC;
 	}
-	count(HELD);
-	if (way->kind == BY_LINE)
-		return bpf_redirect(way->device, 0);
+	if (set->how == BY_LINE) {
+		count(hook->line ? HELD : UNREACHED);
+		return hook->line ? bpf_redirect(hook->line, 0) : TC_ACT_UNSPEC;
+	}
 	/* A departure time is lost on the way through a delay line: what comes back from one gets it here, behind it. */
+	count(HELD);
 	skb->tstamp = bpf_ktime_get_ns() + ns;
 	return TC_ACT_UNSPEC;
 }

@@ -21,11 +21,12 @@ from squall.kernel import own
 from squall.kernel.bpf import Collection
 from squall.kernel.bpf.calls import link_create
 from squall.workers.network import frames
-from squall.workers.network.tap import FRAME_MOST, Tap
+from squall.workers.network.tap import ETHERNET, FRAME_MOST, Tap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from squall.kernel.netlink import Link
     from squall.workers.network.schedule import Schedule
 
 __all__ = ["Line", "Origin"]
@@ -34,6 +35,8 @@ Direction = Literal["egress", "ingress"]
 
 _WAYS = {"egress": 0, "ingress": 1}
 _LOOPBACK_WAY = 2
+_LOOPBACK = 1
+"""Its ifindex, in every namespace."""
 _INGRESS, _EGRESS, _BEFORE = 46, 47, 1 << 3
 """BPF_TCX_INGRESS, BPF_TCX_EGRESS and BPF_F_BEFORE of linux/bpf.h: before all others."""
 _MARK = 0x5C00_0000
@@ -105,21 +108,24 @@ class Line:
         self._unwritable = 0
         own.be_on_time()
 
-    def divert(self, origin: Origin, mtu: int, order: int, *, loopback: bool) -> int:
+    def divert(self, link: Link, way: Direction, order: int) -> int:
         """A device for the packets of an interface and direction: the ifindex that a filter is to send them to.
 
-        `order` (below 2**23) is the filter's number among those of that interface and direction.
-
-        The packets must be for this host (ingress) or from it, and the interface one with Ethernet headers. OSError or
+        `order` (below 2**23) is the filter's number among those of that interface and direction. The packets must be for
+        this host (ingress) or from it. 0 where there is no such device: the interface has no Ethernet headers. OSError or
         BpfError: nothing is there then. Asked again for the same, it answers the same.
         """
-        for way in self._ways.values():
-            if way.origin == origin:
-                return way.tap.ifindex
+        if link.header != ETHERNET:
+            return 0
+        origin = Origin(link.index, way)
+        for one in self._ways.values():
+            if one.origin == origin:
+                return one.tap.ifindex
         assert 0 <= order < _ORDERS  # noqa: S101 - the caller's own number
-        mark = _MARK | order | (_MARK_INGRESS if origin.direction == "ingress" else 0)
+        loopback = link.index == _LOOPBACK
+        mark = _MARK | order | (_MARK_INGRESS if way == "ingress" else 0)
         schedule = self._schedules[origin.direction]
-        tap = Tap(mtu, whole=_whole(schedule))
+        tap = Tap(link.mtu, whole=_whole(schedule))
         links: list[int] = []
         try:
             how = _LOOPBACK_WAY if loopback else _WAYS[origin.direction]
@@ -127,11 +133,11 @@ class Line:
                 b"".join(number.to_bytes(4, "little") for number in (origin.ifindex, how, mark)) + tap.address + b"\0\0"
             )
             links.append(link_create(self._collection.program("back"), tap.ifindex, _INGRESS))
-            if loopback and not any(len(way.links) > 1 for way in self._ways.values()):
+            if loopback and not any(len(one.links) > 1 for one in self._ways.values()):
                 links.append(link_create(self._collection.program("arrive"), origin.ifindex, _EGRESS, _BEFORE))
         except BaseException:
-            for link in links:
-                os.close(link)
+            for fd in links:
+                os.close(fd)
             tap.close()
             raise
         self._ways[tap.fd] = _Way(origin, tap, schedule, tuple(links))
@@ -247,8 +253,8 @@ class Line:
 
     def _end(self, way: _Way) -> None:
         self._lost_in_devices += way.tap.dropped()
-        for link in way.links:
-            os.close(link)
+        for fd in way.links:
+            os.close(fd)
         way.tap.close()
 
 

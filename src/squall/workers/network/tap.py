@@ -18,6 +18,8 @@ HEADER = 10
 """Bytes of `struct virtio_net_hdr` (linux/virtio_net.h) before each frame."""
 ETHERNET = 14
 FRAME_MOST = HEADER + ETHERNET + 4 + 65_536
+_FIRST_FD = 256
+"""The kernel closes what a killed process had in the order of the numbers: the programs that send packets here must go first."""
 _QUEUE = 8192
 """Frames that may wait in the device until they are read; what comes then is dropped and counted by the device."""
 
@@ -37,7 +39,9 @@ class Tap:
     """
 
     def __init__(self, mtu: int, *, whole: bool = True) -> None:
-        self.fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        opened = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.fd = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD)
+        os.close(opened)
         try:
             request = struct.pack("16sH22x", b"squall%d", _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR)
             self.name = fcntl.ioctl(self.fd, _TUNSETIFF, request)[:16].rstrip(b"\0").decode()
