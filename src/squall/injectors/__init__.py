@@ -11,9 +11,11 @@ from squall.injectors.dns import DnsInjector
 from squall.injectors.entry_patch import EntryPatchInjector
 from squall.injectors.file_limit import FileLimitInjector
 from squall.injectors.hijack import HijackInjector
+from squall.injectors.line import LineInjector
 from squall.injectors.network import NetworkFilterInjector
 from squall.injectors.pause import PauseInjector
 from squall.injectors.proxy import ProxyInjector
+from squall.injectors.python_hook import PythonHookInjector
 from squall.injectors.signals import SignalInjector
 from squall.injectors.stress import StressInjector
 from squall.injectors.syscall_patch import SyscallPatchInjector
@@ -28,6 +30,7 @@ INJECTORS: tuple[Injector, ...] = (
     FileLimitInjector(),
     ClockInjector(),
     StressInjector(),
+    LineInjector(),
     PolicyByQueue(),
     PolicyByLine(),
     DnsInjector(),
@@ -35,6 +38,7 @@ INJECTORS: tuple[Injector, ...] = (
     UprobeDegradeInjector(),
     UprobePanicInjector(),
     EntryPatchInjector(),
+    PythonHookInjector(),
     ProxyInjector(),
     NetworkFilterInjector(),
     HijackInjector(),

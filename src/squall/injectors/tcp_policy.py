@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar
 
 from squall.errors import SquallError
 from squall.faults import network
 from squall.faults.tcp_policy import PolicyDelay, policy_end
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site
+from squall.injectors.line import FLUSH_S, line_works, out_of_reach, within
 from squall.injectors.network import Chosen, chosen, filter_works, workers
-from squall.kernel import namespaces
 from squall.kernel.bpf import loads
 from squall.kernel.fresh_netns import tried
-from squall.kernel.namespaces import NetworkNamespace
 from squall.kernel.netlink import Netlink
 from squall.units import Duration
-from squall.workers.network.tap import ETHERNET, Tap
 from squall.workers.network.tcp_policy import knows_departure_times
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from squall.actions import Action, Recoverability
     from squall.faults import Fault
     from squall.targets import Target
 
-__all__ = ["FLUSH_S", "PolicyByLine", "PolicyByQueue", "line_works", "out_of_reach", "within"]
-
-T = TypeVar("T")
+__all__ = ["PolicyByLine", "PolicyByQueue", "has_fq"]
 
 _FQ_HORIZON_NS = 9_000_000_000
 """fq drops packets whose departure is more than 10 s away (tc-fq(8), horizon)."""
-FLUSH_S = 0.5
-"""What is held when the fault ends is let go at once; that takes a moment."""
 _SHOWN = 4
 _NOT_COVERED = (
     "handshakes, bare acknowledgements, and FIN and RST without data pass at once",
@@ -133,44 +124,11 @@ def _interfaces(found: Chosen) -> tuple[list[str], list[str]]:
     return [name for name, knows in seen if knows], [name for name, knows in seen if not knows]
 
 
-def out_of_reach(found: Chosen) -> tuple[str, ...]:
-    """The interfaces whose packets no delay line can take, in words for a plan."""
-
-    def look() -> list[str]:
-        with Netlink() as netlink:
-            return [link.name for link in netlink.links() if link.up and link.header != ETHERNET]
-
-    names = sorted({name for config in found.configs for name in within(config["netns"], look)})
-    return tuple(f"packets on {name}: it has no Ethernet headers" for name in names)
-
-
-def within(netns: dict[str, Any], call: Callable[[], T]) -> T:
-    """What `call` returns in this network namespace."""
-    fd = NetworkNamespace.from_json(netns).open()
-    try:
-        return namespaces.inside(fd, call)
-    finally:
-        os.close(fd)
-
-
 @cache
 def _programs_attach() -> Capability:
     """Whether the program is taken by the verifier, and can be put on interfaces."""
     answer = loads("tcp_policy", ("egress",))
     return filter_works() if answer.works else Capability(answer.works, answer.reason)
-
-
-@cache
-def line_works() -> Capability:
-    """Whether a delay line can be had: its programs, and a TAP device, really made."""
-    answer = loads("line")
-    if not answer.works:
-        return Capability(answer.works, answer.reason)
-    try:
-        tried(lambda: Tap(1500).close())
-    except OSError as error:
-        return Capability(False, f"a TAP device cannot be made: {error}")
-    return Capability(True)
 
 
 @cache
