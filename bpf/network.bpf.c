@@ -403,11 +403,19 @@ static __always_inline bool hit(const struct settings *set, __u32 way)
 	return set->share && chance <= set->share;
 }
 
+/* Whoever sends is not told, as netem does not tell: TCP would take a drop here for a full queue of its own machine, and try
+ * again at once instead of waiting as for a loss. No device has the number 0.
+ */
+static __always_inline int vanish(__u32 way)
+{
+	return way == EGRESS ? bpf_redirect(0, 0) : TC_ACT_SHOT;
+}
+
 /* One bit of the IP header, so that whoever gets it next throws it away: the header's own checksum is looked at everywhere,
  * where that of the data is left to the network card, or to nobody between two programs of one machine. IPv6 has none: there
  * it is a bit of the version. A frame that the card is still to cut into segments would get new headers: it is dropped.
  */
-static __always_inline int corrupt(struct __sk_buff *skb, const struct hook *hook, bool six)
+static __always_inline int corrupt(struct __sk_buff *skb, const struct hook *hook, __u32 way, bool six)
 {
 	__u64 chance = draw();
 	__u32 offset = hook->header, bit = chance >> 8;
@@ -415,7 +423,7 @@ static __always_inline int corrupt(struct __sk_buff *skb, const struct hook *hoo
 
 	if (skb->gso_segs > 1) {
 		count(CORRUPTED);
-		return TC_ACT_SHOT;
+		return vanish(way);
 	}
 	if (at(skb, 0, &version, 1) || bpf_skb_load_bytes(skb, offset, &byte, 1) || byte != version) {
 		count(FAILED); /* it does not begin where it should */
@@ -451,9 +459,9 @@ static __always_inline int strike(struct __sk_buff *skb, const struct settings *
 	switch (set->verdict) {
 	case DROP:
 		count(DROPPED);
-		return TC_ACT_SHOT;
+		return vanish(way);
 	case CORRUPT:
-		return corrupt(skb, hook, six);
+		return corrupt(skb, hook, way, six);
 	case DUPLICATE:
 		return duplicate(skb, hook, way);
 	case DIVERT:

@@ -40,7 +40,9 @@ def injector(mechanism: str, tag: str) -> Injector:
     return next(one for one in INJECTORS if one.mechanism == mechanism and tag in one.faults)
 
 
-def plan_of(tag: str, parameters: dict[str, Any], target: Target, mechanism: str = "tc", seed: int = 7) -> Plan | Refusal:
+def plan_of(
+    tag: str, parameters: dict[str, Any], target: Target, mechanism: str = "tc", seed: int = 7
+) -> Plan | Refusal:
     """What the mechanism says."""
     fault = parse_fault(tag, parameters)
     one = injector(mechanism, tag)

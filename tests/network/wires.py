@@ -49,7 +49,9 @@ def wire() -> Iterator[Wire]:
     """A cable with addresses of both families at both ends, from the test's namespace to a new one."""
     with namespaces.named_netns() as name:
         subprocess.run(
-            ["ip", "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", name], check=True, capture_output=True
+            ["ip", "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", name],
+            check=True,
+            capture_output=True,
         )
         found = Wire(name)
         _address("near", NEAR)
