@@ -10,11 +10,13 @@ from squall.actions.file_limit import FileLimit
 from squall.actions.guardian_cgroup import GuardianCgroup
 from squall.actions.hijack import Hijack
 from squall.actions.kernel_worker import KernelWorker
+from squall.actions.nft_table import NftTable
 from squall.actions.nil_receiver import NilReceiver
 from squall.actions.own_cgroup import OwnCgroup
 from squall.actions.pause import Pause
 from squall.actions.pause_cycle import PauseCycle
 from squall.actions.proxy_route import ProxyRoute
+from squall.actions.python_hook import PythonHook
 from squall.actions.route_down import RouteDown
 from squall.actions.signal import Signal
 from squall.actions.syscall_patch import SyscallPatch
@@ -34,11 +36,13 @@ __all__ = [
     "KernelWorker",
     "Leased",
     "Look",
+    "NftTable",
     "NilReceiver",
     "OwnCgroup",
     "Pause",
     "PauseCycle",
     "ProxyRoute",
+    "PythonHook",
     "Recoverability",
     "RouteDown",
     "Signal",

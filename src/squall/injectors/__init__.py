@@ -7,7 +7,7 @@ mechanism, write a class with `capable` and `plan` and name it in `INJECTORS` be
 from squall.injectors.base import Capability, Host, Injector, Plan, Refusal, Site
 from squall.injectors.chooser import Choice, Chooser
 from squall.injectors.clock import ClockInjector
-from squall.injectors.dns import DnsInjector
+from squall.injectors.dns import DnsInjector, DnsRedirectInjector
 from squall.injectors.entry_patch import EntryPatchInjector
 from squall.injectors.file_limit import FileLimitInjector
 from squall.injectors.hijack import HijackInjector
@@ -34,6 +34,7 @@ INJECTORS: tuple[Injector, ...] = (
     PolicyByQueue(),
     PolicyByLine(),
     DnsInjector(),
+    DnsRedirectInjector(),
     SyscallPatchInjector(),
     UprobeDegradeInjector(),
     UprobePanicInjector(),

@@ -31,6 +31,7 @@ __all__ = [
     "listening_ports",
     "nameless_bytes",
     "open_descriptors",
+    "open_files",
     "open_process",
     "pids",
     "process_of",
@@ -168,6 +169,16 @@ def environment_value(pid: int, name: str) -> str | None:
 def open_descriptors(pid: int) -> list[int]:
     """The numbers of a process's open descriptors; PermissionError where they may not be seen."""
     return _numbers(PROC / str(pid) / "fd")
+
+
+def open_files(pid: int) -> list[str]:
+    """What a process's open descriptors lead to, as far as it may be seen: "/memfd:name (deleted)", "socket:[17]"."""
+    found: list[str] = []
+    with contextlib.suppress(OSError):
+        for number in open_descriptors(pid):
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(f"/proc/{pid}/fd/{number}"))
+    return found
 
 
 def process_of(thread: int) -> int | None:

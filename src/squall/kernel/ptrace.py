@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Registers", "Tracee"]
 
 _SINGLESTEP, _GETREGS, _SETREGS, _DETACH = 9, 12, 13, 17
-_SEIZE, _INTERRUPT, _GETSIGMASK, _SETSIGMASK = 0x4206, 0x4207, 0x420A, 0x420B
+_GETREGSET, _SEIZE, _INTERRUPT, _GETSIGMASK, _SETSIGMASK = 0x4204, 0x4206, 0x4207, 0x420A, 0x420B
+_NT_X86_XSTATE = 0x202
+_XSTATE_MOST = 1 << 16
 _EVENT_STOP = 128
 _WALL = 0x4000_0000
 _SETTLE_S = 2.0
@@ -171,6 +173,23 @@ class Tracee:
         """Where each thread goes on."""
         return [self.registers(tid).rip for tid in self._signals]
 
+    def signal_mask(self, tid: int) -> int:
+        """The signals that a thread holds back, bit n - 1 for signal n."""
+        mask = ctypes.c_uint64()
+        _ptrace(_GETSIGMASK, tid, 8, ctypes.addressof(mask))
+        return mask.value
+
+    def extended_state(self, tid: int) -> bytes:
+        """A thread's floating point and vector registers, as XSAVE lays them out."""
+        block = ctypes.create_string_buffer(_XSTATE_MOST)
+        vector = (ctypes.c_uint64 * 2)(ctypes.addressof(block), len(block))
+        _ptrace(_GETREGSET, tid, _NT_X86_XSTATE, ctypes.addressof(vector))
+        return block.raw[: vector[1]]
+
+    def set_registers(self, tid: int, registers: Registers) -> None:
+        """Let a thread go on with these registers."""
+        _ptrace(_SETREGS, tid, 0, ctypes.addressof(registers))
+
     def read(self, address: int, size: int) -> bytes:
         """The process's memory; OSError where it has none."""
         return process_memory.read(self.pid, address, size)
@@ -191,8 +210,7 @@ class Tracee:
         changed.rax, changed.orig_rax, changed.rip = number, _NO_CALL, instruction
         for name, value in zip(("rdi", "rsi", "rdx", "r10", "r8", "r9"), arguments, strict=False):
             setattr(changed, name, value & _NO_CALL)
-        mask = ctypes.c_uint64()
-        _ptrace(_GETSIGMASK, tid, 8, ctypes.addressof(mask))
+        mask = ctypes.c_uint64(self.signal_mask(tid))
         blocked = ctypes.c_uint64(_NO_CALL)
         try:
             _ptrace(_SETSIGMASK, tid, 8, ctypes.addressof(blocked))
