@@ -99,6 +99,7 @@ def ping(to: str, count: int, timeout: float = 0.3) -> int:
     """ICMP echo requests by a raw socket; how many were answered."""
     six = ":" in to
     one = socket.socket(_family(to), socket.SOCK_RAW, 58 if six else 1)
+    one.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)
     one.settimeout(timeout)
     identifier, answered = os.getpid() & 0xFFFF, set()
     for number in range(count):

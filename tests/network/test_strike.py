@@ -19,7 +19,7 @@ COUNT = 400
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_a_namespace_loses_what_it_sends(kernel_world: KernelWorld, family: int) -> None:
+def test_a_namespace_loses_what_it_sends(family: int) -> None:
     with wire() as cable, talker(cable.name) as far, Ears(NEAR[family]) as near:
         far.ask("udp", name="u", address=FAR[family])
         target = find_netns(cable.name)
