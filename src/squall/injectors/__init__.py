@@ -12,11 +12,13 @@ from squall.injectors.entry_patch import EntryPatchInjector
 from squall.injectors.file_limit import FileLimitInjector
 from squall.injectors.hijack import HijackInjector
 from squall.injectors.line import LineInjector
+from squall.injectors.lsm import SecurityHookInjector
 from squall.injectors.network import NetworkFilterInjector
 from squall.injectors.pause import PauseInjector
 from squall.injectors.proxy import ProxyInjector
 from squall.injectors.python_hook import PythonHookInjector
 from squall.injectors.signals import SignalInjector
+from squall.injectors.socket_errno import SocketErrnoInjector
 from squall.injectors.stress import StressInjector
 from squall.injectors.syscall_patch import SyscallPatchInjector
 from squall.injectors.tcp_policy import PolicyByLine, PolicyByQueue
@@ -36,6 +38,8 @@ INJECTORS: tuple[Injector, ...] = (
     DnsInjector(),
     DnsRedirectInjector(),
     SyscallPatchInjector(),
+    SecurityHookInjector(),
+    SocketErrnoInjector(),
     UprobeDegradeInjector(),
     UprobePanicInjector(),
     EntryPatchInjector(),
