@@ -87,9 +87,9 @@ def typical_ms(address: str, count: int = 7, **how: Any) -> float:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize(("direction", "passes"), [("egress", 1), ("ingress", 1), ("both", 2)])
-@pytest.mark.parametrize("udp", [False, True])
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_every_packet_is_late_in_the_direction_that_is_asked_for(
-    tmp_path: Path, direction: str, passes: int, udp: bool
+    tmp_path: Path, direction: str, passes: int, kind: str
 ) -> None:
     with (
         wires.wire() as wire, wires.echo(wire),
@@ -97,7 +97,7 @@ def test_every_packet_is_late_in_the_direction_that_is_asked_for(
     ):  # fmt: skip
         for address in (wire.far, wire.far6):
             asked = 20 * passes
-            assert asked <= typical_ms(address, udp=udp) + 0.3 < asked + OFF_MS * passes
+            assert asked <= typical_ms(address, udp=kind == "udp") + 0.3 < asked + OFF_MS * passes
 
 
 @pytest.mark.kernel
@@ -125,7 +125,7 @@ def test_only_what_the_filter_means_is_late(tmp_path: Path) -> None:
         assert typical_ms(wire.far, port=7001) >= 29.7
         assert typical_ms(wire.far, port=7002) < OFF_MS
         assert typical_ms(wire.far, port=7001, udp=True) < OFF_MS
-        specimens.wait_for(lambda: worker.counters()["diverted"] > 7, "packets are counted")
+        specimens.wait_for(lambda: worker.counters().get("diverted", 0) > 7, "packets are counted")
 
 
 @pytest.mark.kernel
@@ -164,9 +164,8 @@ def test_some_overtake_those_that_are_held(tmp_path: Path) -> None:
         came = [int(one.recv(100)) for _ in range(120)]
     assert sorted(came) == list(range(120))
     assert came != sorted(came)
-    overtook = [number for number, after in zip(came, came[1:], strict=False) if number > after][-1:]
     first = came[: came.index(0)]
-    assert overtook and first == sorted(first)
+    assert first == sorted(first)
     assert 3 <= len(first) <= 40, "about an eighth: a quarter of each third, and of each that follows one not drawn"
 
 
@@ -283,7 +282,7 @@ def test_what_is_held_at_the_end_is_let_go_at_once(tmp_path: Path) -> None:
         with on(tmp_path, far_of(wire), "network.delay", latency="60s") as worker:
             for number in range(20):
                 one.send(b"%d" % number)
-            specimens.wait_for(lambda: worker.counters()["diverted"] >= 20, "all are held")
+            specimens.wait_for(lambda: worker.counters().get("diverted", 0) >= 20, "all are held")
         assert [int(one.recv(100)) for _ in range(20)] == list(range(20))
 
 
@@ -346,7 +345,7 @@ def test_two_lines_on_one_interface_add_up(tmp_path: Path) -> None:
 @pytest.mark.kernel
 def test_only_the_cgroups_packets_are_late(tmp_path: Path, kernel_world: KernelWorld) -> None:
     folder = kernel_world.subgroup("target")
-    with wires.wire(), wires.echo(None, 7001) as target, wires.echo(None, 7002):
+    with wires.echo(None, 7001) as target, wires.echo(None, 7002):
         own.join(str(folder), target.pid)
         with on(tmp_path, find_cgroup(str(folder)), "network.delay", latency="30ms", direction="both"):
             assert 59.4 <= typical_ms("127.0.0.1", port=7001) < 60 + 2 * OFF_MS

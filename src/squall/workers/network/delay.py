@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _ZERO = struct.pack("<I", 0)
+_TOLD = ("reordered", "overflowed", "unwritable", "foreign")
 
 
 def main() -> int:
@@ -64,9 +65,7 @@ class _Held:
     def counts(self) -> dict[str, int]:
         """Packets: the filter's, and those that got lost in the line."""
         line = self.line.counts()
-        return self._filter.counts() | {
-            name: line[name] for name in ("reordered", "overflowed", "unwritable") if line[name]
-        }
+        return self._filter.counts() | {name: line[name] for name in _TOLD if line[name]}
 
     def close(self) -> None:
         """Let nothing more in, let out what is held, take everything off."""
