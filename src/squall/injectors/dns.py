@@ -1,25 +1,37 @@
-"""dns.* by a stand-in resolver of Squall's own, to which the queries of a cgroup are led in the kernel."""
+"""dns.* by a stand-in resolver of Squall's own, to which the queries of a cgroup or a network namespace are led."""
 
 from __future__ import annotations
 
+import socket
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from squall.actions import KernelWorker, OwnCgroup
+from squall.actions.nft_table import NftTable, nft, table_name
 from squall.actions.own_cgroup import OWN_PREFIX, unified_cgroup
+from squall.errors import SquallError
 from squall.faults.dns import DnsFault, Error, Fixed, Random
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site
+from squall.kernel import namespaces
 from squall.kernel.bpf import loads
+from squall.kernel.conntrack import Conntrack, End, Flow
+from squall.kernel.namespaces import NetworkNamespace
 from squall.targets import CgroupTarget, NetnsTarget, ProcessTarget
+from squall.workers.dns.redirected import rules
 
 if TYPE_CHECKING:
     from squall.actions import Recoverability
     from squall.faults import Fault
     from squall.targets import Target
 
-__all__ = ["DnsInjector"]
+__all__ = ["DnsInjector", "DnsRedirectInjector"]
 
 _MODULE = "squall.workers.dns.worker"
 _LINGER_S = 2.0
+_ACCURACY, _ACCURACY_NS = "each query by itself; one that is passed on takes about a millisecond longer", 1_000_000
+_PORTS = range(20_000, 32_000)
+"""Below those that the kernel gives to sockets by itself."""
+_MARK = 0x5371_0000
 _NOT_COVERED = (
     "names that a cache or a daemon outside the target looks up for it (nscd, systemd-resolved by its socket)",
     "DNS over TLS or HTTPS: only port 53 is led",
@@ -39,6 +51,8 @@ class DnsInjector:
         if not host.root:
             return Capability(works=False, reason="programs in the kernel need root")
         answer = loads("dns")
+        if answer.works and not NetworkNamespace.at("/proc/self/ns/net").cookie:
+            return Capability(works=False, reason="the kernel gives network namespaces no cookies (Linux 5.14 does)")
         return Capability(answer.works, answer.reason)
 
     def plan(self, fault: Fault, target: Target, site: Site) -> Plan | Refusal:  # noqa: D102
@@ -48,11 +62,6 @@ class DnsInjector:
             return self._of_cgroup(fault, target, site)
         if isinstance(target, ProcessTarget):
             return self._of_process(fault, target, site)
-        if isinstance(target, NetnsTarget):
-            return Refusal(
-                self.mechanism,
-                "leads the queries of a cgroup, and who is in a network namespace may be in any: name the cgroup or container",
-            )
         return Refusal(self.mechanism, f"works on cgroups and processes, not on a {target.kind}")
 
     def _of_cgroup(self, fault: DnsFault, target: CgroupTarget, site: Site) -> Plan | Refusal:
@@ -72,13 +81,56 @@ class DnsInjector:
         return self._plan((own, worker), "sockets that it opened before it was moved, and children that it has already")
 
     def _plan(self, actions: tuple[KernelWorker | OwnCgroup, ...], *more: str) -> Plan:
-        return Plan(
-            self.mechanism,
-            actions,
-            accuracy="each query by itself; one that is passed on takes less than a millisecond longer",
-            accuracy_ns=1_000_000,
-            not_covered=(*_NOT_COVERED, *more),
+        return Plan(self.mechanism, actions, _ACCURACY, accuracy_ns=_ACCURACY_NS, not_covered=(*_NOT_COVERED, *more))
+
+
+class DnsRedirectInjector:
+    """Rules in the network namespace redirect what goes to port 53, of whoever is in it, to the resolver."""
+
+    mechanism: ClassVar[str] = "resolver-nft"
+    faults: ClassVar[tuple[str, ...]] = DnsInjector.faults
+    summary: ClassVar[str] = "queries of a network namespace are redirected (nftables) to a stand-in resolver in it"
+    recoverability: ClassVar[Recoverability] = "guarded"
+
+    def capable(self, host: Host) -> Capability:  # noqa: D102 - as the protocol says
+        if not host.root:
+            return Capability(works=False, reason="rules of nftables need root")
+        return _redirects()
+
+    def plan(self, fault: Fault, target: Target, site: Site) -> Plan | Refusal:  # noqa: D102
+        if not isinstance(fault, DnsFault) or not isinstance(target, NetnsTarget):
+            return Refusal(self.mechanism, "redirects all queries of a network namespace: name one, or else a cgroup")
+        port, mark = _PORTS[site.seed % len(_PORTS)], _MARK | site.seed % (1 << 16)
+        token, netns = f"{site.run}/{site.fault}.nft", target.namespace.to_json()
+        name = table_name(token)
+        place = {"netns": netns, "port": port, "mark": mark, "table": name}
+        table = NftTable(netns, name, rules(port, mark), port, "what goes to port 53 goes to the stand-in resolver")
+        worker = _worker(fault, target, site, place, f"{target.namespace.inode}")
+        covered = (
+            *_NOT_COVERED[:2],
+            "sockets that have asked in the last half minute, where the kernel tracks flows already",
+            "what passes through the network namespace: only what begins in it is redirected",
         )
+        return Plan(self.mechanism, (worker, table), _ACCURACY, accuracy_ns=_ACCURACY_NS, cost=1, not_covered=covered)
+
+
+@cache
+def _redirects() -> Capability:
+    """Tried in a network namespace of its own."""
+
+    def trial() -> Capability:
+        done = nft(f"table inet squall-trial {{\n{rules(1, 1)}\n}}\n")
+        if done.returncode:
+            return Capability(works=False, reason=f"nft: {' '.join(done.stderr.split())[:200]}")
+        here = End("127.0.0.1", 1)
+        with Conntrack() as tracked:
+            tracked.original(Flow(socket.AF_INET, 17, here, here))
+        return Capability(works=True)
+
+    try:
+        return namespaces.in_a_new_one(trial)
+    except (OSError, SquallError) as error:
+        return Capability(works=False, reason=f"where a flow was going cannot be asked: {error}")
 
 
 def _worker(fault: DnsFault, target: Target, site: Site, where: dict[str, Any], number: str) -> KernelWorker:

@@ -22,7 +22,17 @@ from squall.kernel import proc
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["NAMED_IN", "NetworkNamespace", "enter", "entered", "inside", "named", "network_of", "processes_in"]
+__all__ = [
+    "NAMED_IN",
+    "NetworkNamespace",
+    "enter",
+    "entered",
+    "in_a_new_one",
+    "inside",
+    "named",
+    "network_of",
+    "processes_in",
+]
 
 T = TypeVar("T")
 
@@ -162,17 +172,37 @@ def entered(namespace: NetworkNamespace | int) -> Iterator[None]:
 
 def inside(fd: int, call: Callable[[], T]) -> T:
     """What `call` returns in a thread of its own that is in this network namespace; what it raises is raised."""
+
+    def work() -> T:
+        enter(fd)
+        return call()
+
+    return _in_a_thread(work)
+
+
+def in_a_new_one(call: Callable[[], T]) -> T:
+    """The same in a network namespace that is made for it, with nothing in it, and gone afterwards; OSError where not allowed."""
+
+    def work() -> T:
+        if _libc.unshare(_CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, f"no network namespace can be made: {os.strerror(number)}")
+        return call()
+
+    return _in_a_thread(work)
+
+
+def _in_a_thread(work: Callable[[], T]) -> T:
     results: list[T] = []
     errors: list[BaseException] = []
 
-    def work() -> None:
+    def guarded() -> None:
         try:
-            enter(fd)
-            results.append(call())
+            results.append(work())
         except BaseException as error:  # noqa: BLE001 - it is raised again in the caller's thread
             errors.append(error)
 
-    thread = threading.Thread(target=work, name="squall-netns")
+    thread = threading.Thread(target=guarded, name="squall-netns")
     thread.start()
     thread.join()
     if errors:

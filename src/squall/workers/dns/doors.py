@@ -36,7 +36,10 @@ class Door(NamedTuple):
     def upstream(self, kind: int) -> socket.socket:
         """A new socket in the same namespace."""
         with namespaces.entered(self.doors.fd):
-            return socket.socket(self.family, kind | socket.SOCK_NONBLOCK)
+            made = socket.socket(self.family, kind | socket.SOCK_NONBLOCK)
+        if self.doors.mark:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self.doors.mark)
+        return made
 
 
 class Doors(NamedTuple):
@@ -47,16 +50,26 @@ class Doors(NamedTuple):
     """Holds the namespace: what is passed on is sent from there."""
     sockets: Mapping[int, tuple[Pair, ...]]
 
+    mark: int = 0
+    """Of the sockets that pass on: what rules are to leave alone."""
+
     @classmethod
-    def open(cls, namespace: NetworkNamespace) -> Doors:
-        """Listen on the loopback there; Refused where it cannot be reached. Without IPv6 there are none of that family."""
-        doors = cls(namespace, namespace.open(), {})
+    def open(cls, namespace: NetworkNamespace, port: int = 0, mark: int = 0) -> Doors:
+        """Listen on the loopback there, on PORTS ports or on this one; Refused where that cannot be.
+
+        Without IPv6 there are none of that family.
+        """
+        doors = cls(namespace, namespace.open(), {}, mark)
         with namespaces.entered(doors.fd):
-            found: dict[int, tuple[Pair, ...]] = {family: _pool(family) for family in _FAMILIES}
+            found: dict[int, tuple[Pair, ...]] = {family: _pool(family, port) for family in _FAMILIES}
             up = bool(found[_FAMILIES[0]]) and _reaches(found[socket.AF_INET][0][0])
         doors = doors._replace(sockets=found)
         if not up:
             doors.close()
+            if port:
+                raise Refused(
+                    f"port {port} cannot be had in the network namespace {namespace.path}, or its loopback is down"
+                )
             raise Refused(f"the loopback of the network namespace {namespace.path} is down: no resolver can be there")
         return doors
 
@@ -71,25 +84,28 @@ class Doors(NamedTuple):
         os.close(self.fd)
 
 
-def _pool(family: int) -> tuple[Pair, ...]:
+def _pool(family: int, port: int) -> tuple[Pair, ...]:
+    if port:
+        only = _pair(family, port)
+        return (only,) if only else ()
     pairs: list[Pair] = []
     for _ in range(PORTS * 8):  # a port that is free for one of the two may be taken for the other
         if len(pairs) == PORTS:
             break
-        pair = _pair(family)
+        pair = _pair(family, 0)
         if pair is None:
             break
         pairs += [pair] if pair else []
     return tuple(pairs)
 
 
-def _pair(family: int) -> Pair | tuple[()] | None:
+def _pair(family: int, port: int) -> Pair | tuple[()] | None:
     """Both sockets on one port; () where the port is taken, None where this family has no loopback here."""
     host = "127.0.0.1" if family == socket.AF_INET else "::1"
     datagrams = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     streams = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        datagrams.bind((host, 0))
+        datagrams.bind((host, port))
     except OSError:
         _close([(datagrams, streams)])
         return None

@@ -14,18 +14,24 @@ import socket
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from squall.workers.dns import message
 from squall.workers.dns.doors import Door
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
 
     from squall.workers.dns.doors import Doors
     from squall.workers.dns.rule import Judge
 
 __all__ = ["Resolver", "Server"]
+
+Address = tuple[Any, ...]
+"""As the socket module has it."""
+ServerOf = Callable[["Door", int, Address], "Server | None"]
+"""Whom this client, at this door, by datagrams or a stream, was asking; None where nobody knows."""
 
 _WAITING_MOST = 1024
 _ANSWER_S = 12.0
@@ -43,9 +49,9 @@ class Server(NamedTuple):
 
 
 class Resolver:
-    """The resolver of all doors, in a thread of its own. `server_of` says whom a door stands for."""
+    """The resolver of all doors, in a thread of its own. `server_of` says whom a client at a door was asking."""
 
-    def __init__(self, judge: Judge, server_of: Callable[[Door], Server | None]) -> None:
+    def __init__(self, judge: Judge, server_of: ServerOf) -> None:
         self.judge, self._server_of = judge, server_of
         self._loop = asyncio.new_event_loop()
         self._servers: dict[int, list[asyncio.Server]] = {}
@@ -119,9 +125,9 @@ class Resolver:
             elif answer is None and len(self._tasks) < _WAITING_MOST:
                 self._begin(self._pass_on(door, where, data, client))
 
-    async def _pass_on(self, door: socket.socket, where: Door, data: bytes, client: object) -> None:
+    async def _pass_on(self, door: socket.socket, where: Door, data: bytes, client: Address) -> None:
         """One query, one socket: the name server sees a new port each time, as it would without us."""
-        server = self._server_of(where)
+        server = self._server_of(where, socket.SOCK_DGRAM, client)
         if server is None:
             return
         try:
@@ -147,7 +153,7 @@ class Resolver:
         if (task := asyncio.current_task()) is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        onward = _Onward(where, writer)
+        onward, client = _Onward(where, writer), writer.get_extra_info("peername")
         try:
             while True:
                 asked = await _framed(reader)
@@ -156,7 +162,9 @@ class Resolver:
                 answer = self.judge.verdict(asked)
                 if answer:
                     writer.write(struct.pack(">H", len(answer)) + answer)
-                elif answer is None and not await onward.send(asked, self._server_of(where)):
+                elif answer is None and not await onward.send(
+                    asked, self._server_of(where, socket.SOCK_STREAM, client)
+                ):
                     break
             await onward.drained()
         except (OSError, TimeoutError):
@@ -228,6 +236,6 @@ async def _framed(reader: asyncio.StreamReader) -> bytes | None:
         return None
 
 
-def _send(door: socket.socket, data: bytes, client: object) -> None:
+def _send(door: socket.socket, data: bytes, client: Address) -> None:
     with contextlib.suppress(OSError):  # who asked may be gone
-        door.sendto(data, client)  # type: ignore[call-overload]  # an address as recvfrom gave it
+        door.sendto(data, client)

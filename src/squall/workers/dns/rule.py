@@ -8,11 +8,14 @@ import re
 import socket
 import struct
 from collections import Counter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from squall.workers.dns import message
 
-__all__ = ["Judge", "Rule"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Judge", "Rule", "rule_of"]
 
 _RANDOM4, _RANDOM6 = 0xC612_0000, 0x2001_0DB8 << 96
 """198.18.0.0/15 and 2001:db8::/32 belong to nobody (RFC 2544, RFC 3849): who connects there harms no stranger."""
@@ -27,6 +30,12 @@ class Rule(NamedTuple):
     share: float
     ttl_s: int = 0
     addresses: tuple[str, ...] = ()
+
+
+def rule_of(config: Mapping[str, Any]) -> Rule:
+    """The rule in a worker's configuration."""
+    given = dict(config["rule"])
+    return Rule(**{**given, "names": tuple(given["names"]), "addresses": tuple(given.get("addresses", ()))})
 
 
 class Judge:

@@ -16,8 +16,9 @@ from squall.kernel import cgroups, namespaces
 from squall.kernel.bpf import CgroupHook, Lifecycle
 from squall.kernel.namespaces import NetworkNamespace
 from squall.workers.dns.doors import PORTS, Door, Doors
-from squall.workers.dns.resolver import Resolver, Server
-from squall.workers.dns.rule import Judge, Rule
+from squall.workers.dns.redirected import Redirected
+from squall.workers.dns.resolver import Address, Resolver, Server
+from squall.workers.dns.rule import Judge, rule_of
 from squall.workers.holding import Lease, hold
 from squall.workers.lifeline import Lifeline, Refused, run
 
@@ -43,12 +44,7 @@ def main() -> int:
 
 
 def _work(line: Lifeline, config: Mapping[str, Any]) -> None:
-    hold(line, _Dns(config))
-
-
-def _rule(config: Mapping[str, Any]) -> Rule:
-    given = dict(config["rule"])
-    return Rule(**{**given, "names": tuple(given["names"]), "addresses": tuple(given.get("addresses", ()))})
+    hold(line, Redirected(config) if "netns" in config else _Led(config))
 
 
 def _folder(config: Mapping[str, Any]) -> str:
@@ -63,7 +59,7 @@ def _folder(config: Mapping[str, Any]) -> str:
     return place
 
 
-class _Dns:
+class _Led:
     """The resolver with its doors in every network namespace that the cgroup's processes are in, and the programs."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -76,7 +72,7 @@ class _Dns:
         self._life = Lifecycle(OBJECT)
         self._life.load()
         self._lease = Lease(self._life.collection)
-        self._judge = Judge(_rule(config), int(config["seed"]))
+        self._judge = Judge(rule_of(config), int(config["seed"]))
         self._resolver = Resolver(self._judge, self._server_of)
         try:
             self._look(first=True)
@@ -105,7 +101,7 @@ class _Dns:
 
     def become(self, config: Mapping[str, Any]) -> None:
         """Judge by another rule from the next query on."""
-        self._judge.follow(_rule(config))
+        self._judge.follow(rule_of(config))
 
     def close(self) -> None:
         """Let queries go direct; give those that are on their way the time to arrive."""
@@ -156,7 +152,7 @@ class _Dns:
         del self._life.collection.map("pools")[struct.pack("=Q", doors.namespace.cookie)]
         self._resolver.leave(doors)
 
-    def _server_of(self, door: Door) -> Server | None:
+    def _server_of(self, door: Door, _kind: int, _client: Address) -> Server | None:
         """Whom this port stands for; None as long as it stands for nobody."""
         key = (door.doors.namespace.cookie, door.family, door.port)
         if key not in self._known:
