@@ -32,6 +32,8 @@ _SOFTWARE_AT, _SOFTWARE = 464, struct.Struct("<IIQI28x")
 _MAGIC1, _MAGIC2 = 0x46505853, struct.pack("<I", 0x46505845)
 _XSTATE_ALIGNMENT = 64
 _NOINTR, _SYS, _NOHAND, _BLOCK, _INTERRUPTED = 513, 512, 514, 516, 4
+_NEVER_RESTARTED = (7, 23, 232, 270, 271, 281, 441)
+"""poll, select, epoll_wait and their kin end with EINTR whatever interrupts them (signal(7))."""
 _RESTARTED = (_SYS, _NOINTR)
 
 
@@ -43,10 +45,15 @@ class Frame(NamedTuple):
 
 
 def was_sleeping(registers: Registers) -> int:
-    """Which of the kernel's restart codes a system call was interrupted with; 0: the thread was not asleep in one."""
+    """The code that a system call was interrupted with, EINTR or one of the kernel's own for calls that begin again.
+
+    0: the thread was not asleep in one.
+    """
     code = (1 << 64) - registers.rax
-    is_call = registers.orig_rax < 1 << 63
-    return code if is_call and code in (_SYS, _NOINTR, _NOHAND, _BLOCK) else 0
+    if registers.orig_rax >= 1 << 63:
+        return 0
+    waits = code == _INTERRUPTED and registers.orig_rax in _NEVER_RESTARTED
+    return code if waits or code in (_SYS, _NOINTR, _NOHAND, _BLOCK) else 0
 
 
 def frame(before: Registers, xstate: bytes, mask: int, restorer: int) -> Frame:

@@ -5,6 +5,8 @@ is over, however the worker ended, every call passes, and the next one gives the
 here may raise into the service but what was asked for.
 """
 
+from __future__ import annotations
+
 import asyncio
 import mmap
 import os
