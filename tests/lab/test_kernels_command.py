@@ -17,7 +17,7 @@ import pytest
 
 from squall.errors import InputError
 from squall.kernel.bpf.objects import names
-from squall.lab.survey import marked
+from squall.lab.marked import MarkedTests
 
 if TYPE_CHECKING:
     from squall.lab import Kernel
@@ -37,6 +37,11 @@ def test_fails():
 @pytest.mark.kernel
 @pytest.mark.skip(reason="for a reason")
 def test_left_out(): ...
+
+@pytest.mark.kernel
+@pytest.mark.slow
+def test_slow():
+    raise RuntimeError("it takes too long in a guest")
 
 def test_unmarked():
     raise RuntimeError("it was not asked for")
@@ -64,15 +69,15 @@ def test_without_any_kernel_it_says_how_to_have_one(tmp_path: Path, monkeypatch:
 def test_only_files_with_marked_tests_are_collected(tmp_path: Path) -> None:
     (tmp_path / "test_one.py").write_text("pytestmark = [pytest.mark.slow, pytest.mark.kernel]")
     (tmp_path / "test_two.py").write_text("about the kernel")
-    assert marked(tmp_path) == [tmp_path / "test_one.py"]
+    assert MarkedTests(tmp_path, 1).files() == [tmp_path / "test_one.py"]
     with pytest.raises(InputError, match="no test marked"):
-        marked(tmp_path / "test_two.py")
+        MarkedTests(tmp_path / "test_two.py", 1).files()
 
 
 @pytest.mark.slow
 def test_it_asks_a_kernel_and_runs_the_marked_tests_in_it(kernel: Kernel, tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("")
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = kernel\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = kernel\n slow\n")
     (tmp_path / "test_it.py").write_text(TESTS.format(release=kernel.release))
     done = kernels(kernel.name, "--json", "--tests", str(tmp_path), "--logs", str(tmp_path / "logs"))
     assert done.returncode == 1, done.stderr

@@ -30,6 +30,7 @@ _REMARK_MOST = 400
     "--tests", type=click.Path(exists=True, path_type=Path), metavar="FOLDER",
     help="Then run its tests that are marked `kernel` in each, in a second boot.",
 )  # fmt: skip
+@click.option("--slow", is_flag=True, help="Those that are marked `slow` too.")
 @click.option(
     "--tests-timeout", type=click.FloatRange(10, 7200), default=390.0, show_default=True, metavar="SECONDS",
     help="For the tests of one kernel.",
@@ -39,7 +40,7 @@ _REMARK_MOST = 400
 )
 @json_option
 def command(
-    kernels: tuple[str, ...], tests: Path | None, tests_timeout: float, logs: Path | None, as_json: bool
+    kernels: tuple[str, ...], tests: Path | None, slow: bool, tests_timeout: float, logs: Path | None, as_json: bool
 ) -> None:
     """What Squall can do on other kernels: boots each, tries everything in it, and prints the table.
 
@@ -51,12 +52,16 @@ def command(
     """
     from squall.errors import CannotInject
     from squall.lab import Kernel
+    from squall.lab.marked import MarkedTests
     from squall.lab.survey import surveys
 
     wanted = [Kernel.find(kernel) for kernel in kernels] or Kernel.cached()
     if not wanted:
         raise CannotInject("no kernel is in the cache; to have some: tools/debian-kernels")
-    found = surveys(wanted, tests, tests_timeout, logs=logs, tell=lambda line: click.echo(line, err=True))
+    marked = MarkedTests(tests, tests_timeout, slow) if tests else None
+    if marked:
+        marked.files()  # a wrong folder is said before anything is booted
+    found = surveys(wanted, marked, logs=logs, tell=lambda line: click.echo(line, err=True))
     if as_json:
         from dataclasses import asdict
 
@@ -102,11 +107,9 @@ def _overview(found: list[Survey]) -> Table:
 
 
 def _tests(survey: Survey) -> str:
-    from squall.lab.survey import summary
-
     if survey.tests is None:
         return "[red]not run[/]"
-    return f"[{'green' if survey.tests.good else 'red'}]{summary(survey.tests)}[/]"
+    return f"[{'green' if survey.tests.good else 'red'}]{survey.tests}[/]"
 
 
 def _faults(found: list[Survey]) -> Table:

@@ -24,6 +24,7 @@ from squall.lab.programs import Programs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from squall.lab.kernels import Kernel
 
@@ -69,6 +70,20 @@ class Guest:
     """From QEMU's start to the command's; None: it never came so far."""
     seconds: float
     boots: int
+
+    def problem(self) -> str:
+        """Why the command did not end well; empty when it did."""
+        if self.status == 0:
+            return ""
+        said = (self.console if self.status is None else self.output.decode(errors="replace")).strip().splitlines()
+        how = self.ended if self.status is None else f"ended with {self.status}"
+        return f"{how}: {said[-1]}" if said else how
+
+    def keep(self, folder: Path | None, name: str) -> None:
+        """Write what was said to a folder, which is made; None: nowhere."""
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{self.kernel.release}-{name}.log").write_bytes(self.output + b"\n" + self.console.encode())
 
 
 def boot(
