@@ -28,14 +28,12 @@ if TYPE_CHECKING:
     from squall.faults import Fault
     from squall.targets import Target
 
-__all__ = ["FLUSH_S", "LineInjector", "line_works", "out_of_reach", "shape_of", "within"]
+__all__ = ["FLUSH_S", "LineInjector", "line_works", "out_of_reach", "shape_of", "waiting_bytes", "within"]
 
 T = TypeVar("T")
 
 FLUSH_S = 0.5
 """What is held when the fault ends is let go at once; that takes a moment."""
-_WAITING_NS = 1_000_000_000
-"""A bandwidth's queue holds what passes in a second, at least some packets."""
 _WAITING_LEAST, _WAITING_MOST = 64 << 10, 64 << 20
 _PACKETS_PER_S = 50_000
 
@@ -92,9 +90,14 @@ def shape_of(fault: NetworkFault) -> Shape | None:
     if isinstance(fault, ReorderFault):
         return Shape(int(fault.latency), reorder=Reorder(float(fault.percent), float(fault.correlation), fault.gap))
     if isinstance(fault, BandwidthLimit):
-        waiting = min(_WAITING_MOST, max(_WAITING_LEAST, int(fault.rate) * _WAITING_NS // 1_000_000_000))
-        return Shape(rate=Rate(int(fault.rate), per_flow=fault.per == "flow"), limit_bytes=waiting)
+        rate = int(fault.rate)
+        return Shape(rate=Rate(rate, per_flow=fault.per == "flow"), limit_bytes=waiting_bytes(rate))
     return None
+
+
+def waiting_bytes(rate: int) -> int:
+    """What may wait for a bandwidth of so many bytes/s: what passes in a second, within bounds."""
+    return min(_WAITING_MOST, max(_WAITING_LEAST, rate))
 
 
 def _purpose(fault: NetworkFault, target: Target) -> str:

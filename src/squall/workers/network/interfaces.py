@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from squall.kernel.bpf import Collection
     from squall.kernel.netlink import Link
 
-__all__ = ["FILTER_PREFIX", "Attached", "Diverting", "Interfaces", "link_order"]
+__all__ = ["FILTER_PREFIX", "Attached", "Diverting", "Interfaces", "is_own", "link_order"]
 
 Way = Literal["egress", "ingress"]
 
@@ -97,10 +97,10 @@ class Interfaces:
         if not self._watch.changed() and not first:
             return
         links = {link.index: link for link in self._netlink.links()}
-        for index in set(self._attached) - {link.index for link in links.values() if _is_own(link)}:
+        for index in set(self._attached) - {link.index for link in links.values() if is_own(link)}:
             self._forget(index)
         for link in links.values():
-            if link.index not in self._attached and _is_own(link):
+            if link.index not in self._attached and is_own(link):
                 self._attach(link)
 
     def become(self, ways: Iterable[Way]) -> None:
@@ -176,7 +176,7 @@ def remove_filters(netlink: Netlink, index: int, name: str, *, clsact: bool) -> 
         netlink.remove_clsact(index)
 
 
-def _is_own(link: Link) -> bool:
+def is_own(link: Link) -> bool:
     """Whether the namespace's own traffic is to be met here: not at ports, nor at the devices of delay lines."""
     return link.part_of not in _PORT_OF and not (link.kind == "tun" and link.name.startswith("squall"))
 
