@@ -13,13 +13,15 @@ __all__ = ["SCENARIOS", "Place", "Scenario"]
 
 @dataclass(frozen=True)
 class Place:
-    """What a cell's experiment may use: the target's pid, name and port, a free port, a folder to fill."""
+    """What a cell's experiment may use: the target's pid, name and port, a free port, a folder to fill, and the pid of a
+    process in a network namespace of its own (0 where there is none)."""
 
     pid: int
     name: str
     port: int
     listen: int
     folder: str
+    apart: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,15 @@ class Scenario:
     duration: str = "100ms"
     follow: bool = False
     """Select by name, and let the target be killed when it is first hit: the world starts it again."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables that the engine has besides."""
     own_cgroup: bool = False
     """The engine runs in a cgroup of its own, as a service does: then its guardian gets one too."""
 
     def missing(self) -> str:
         """Why it cannot be run here, "" when it can."""
+        if any(fault["type"].startswith("network.") for fault in self.faults) and os.geteuid() != 0:
+            return "needs root for a network namespace: run the tests with sudo to see this"
         if self.own_cgroup and os.geteuid() != 0:
             return "needs root to make a cgroup: run the tests with sudo to see this"
         if self.own_cgroup and not Path(UNIFIED, "cgroup.procs").is_file():
@@ -62,6 +68,8 @@ class Scenario:
             fault["path"] = place.folder
         if fault["type"].startswith(("tcp.", "http.")):
             fault["targets"] = {"route": {"listen": f"127.0.0.1:{place.listen}", "upstream": f"127.0.0.1:{place.port}"}}
+        elif fault["type"].startswith("network."):
+            fault["targets"] = {"process": {"pid": place.apart}}
         elif self.follow:
             fault["targets"] = {"process": {"command": place.name}, "follow": True}
         else:
@@ -85,6 +93,11 @@ SCENARIOS: dict[str, Scenario] = {
     "clock-skew": _one("clock-skew kernel-worker", type="time.skew", offset="1h"),
     "syscall-patch": _one("syscall-patch", type="io.delay", calls=["open"], delay="5ms"),
     "dns": _one("own-cgroup kernel-worker", type="dns.error", names=["*"]),
+    "network": _one("own-cgroup kernel-worker", type="network.loss", percent="50%", direction="both"),
+    "network-filter": Scenario(
+        frozenset({"own-cgroup", "tc-filter", "kernel-worker"}), ({"type": "network.partition"},),
+        environment=(("SQUALL_TC", "clsact"),),
+    ),
     "worker-cpu": _one("worker", type="stress.cpu", load="20%"),
     "worker-memory": _one("worker", type="stress.memory", amount="4MiB"),
     "worker-disk": _one("worker", type="stress.disk", fill="1MiB", spare="1MiB"),

@@ -15,7 +15,7 @@ import struct
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -70,6 +70,7 @@ class World:
         shutil.copy(HERE / "target.py", self.folder / self.name)
         self.listen = _port_for_nobody_else()
         self.target = self._start_target()
+        self.apart = self._start_apart()
         _wait_for(lambda: self.pulse()[2] != 0, "the target does not start", CELL_S)
         self.files_before = resource.prlimit(self.target.pid, resource.RLIMIT_NOFILE)
         self.pace = self._pace(0.1)
@@ -86,8 +87,9 @@ class World:
         self.zygote.wait(CELL_S)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.target.pid, signal.SIGCONT)  # a stopped target could not be ended
-        self.target.kill()
-        self.target.wait()
+        for process in (self.target, *([self.apart] if self.apart is not None else [])):
+            process.kill()
+            process.wait()
         if self.cgroup.is_dir():
             self.cgroup.rmdir()
 
@@ -120,6 +122,14 @@ class World:
         """It may be faulted before it has said its port."""
         words = [sys.executable, "-I", "-S", str(self.folder / self.name), str(self.folder / "pulse")]
         return subprocess.Popen(words)
+
+    def _start_apart(self) -> subprocess.Popen[bytes] | None:
+        """A process in a network namespace of its own; None where there may be none."""
+        if os.geteuid() != 0:
+            return None
+        process = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        _wait_for(lambda: "sleep" in proc.command_line(process.pid)[:1], "it does not sleep", CELL_S)
+        return process
 
     def _start_zygote(self) -> None:
         words = [sys.executable, str(HERE / "zygote.py")]
@@ -194,10 +204,12 @@ class World:
     def _order(self, scenario: Scenario, **given: Any) -> dict[str, Any]:
         (self.folder / "note").write_bytes(b"")
         place = Place(self.target.pid, self.name, self.pulse()[2], self.listen, str(self.folder / "fill"))
+        if self.apart is not None:
+            place = replace(place, apart=self.apart.pid)
         order = {
             "state": str(self._there().path), "note": str(self.folder / "note"), "points": str(self.folder / "points"),
             "log": str(self.folder / "engine.log"), "target": self.target.pid, **given,
-            "spec": given.get("spec") or scenario.document(place),
+            "spec": given.get("spec") or scenario.document(place), "environment": dict(scenario.environment),
         }  # fmt: skip
         if self.disk_megabytes:
             order["disk"] = str(self._disk)

@@ -5,7 +5,7 @@ on one line and its wait status on the next. An engine runs one experiment exact
 signals), in a session of its own, and dies at the n-th change. An order: state, spec, death (a name of `deaths.DEATHS`,
 or "none"), at (n-th point), note (a file that gets the time of death), points (a file that gets the names of all
 points), log, target (its pid); perhaps lose_target (the point after which the target is killed once), cgroup,
-guardian_at (the guardian dies at its own n-th point), disk.
+guardian_at (the guardian dies at its own n-th point), disk, environment.
 
 With DISK it puts a small file system of its own there; to be started in a mount namespace of its own (`unshare -m`).
 """
@@ -43,6 +43,7 @@ MNT_DETACH = 2
 def live(order: dict[str, Any]) -> int:
     """Run the order's experiment; 100 and its exit status, so that a crash of Python's own (1) stands out."""
     squall.analysis.steady.STABLE_NS = 20_000_000  # the matrix is about undoing, not about healing
+    os.environ.update(order.get("environment", {}))
     order["guardian"] = []
     _remember_guardian(order["guardian"])
     if order.get("guardian_at") is not None:
