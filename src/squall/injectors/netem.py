@@ -95,8 +95,12 @@ def netem_of(fault: NetworkFault, seed: int) -> Netem | str:
     if isinstance(fault, Delay):
         found = Netem(int(fault.latency), int(fault.jitter), float(fault.correlation), distribution=fault.distribution)
     elif isinstance(fault, ReorderFault):
-        shares = {"reorder": float(fault.percent), "reorder_correlation": float(fault.correlation)}
-        found = Netem(int(fault.latency), gap=fault.gap, **shares)
+        found = Netem(
+            int(fault.latency),
+            gap=fault.gap,
+            reorder=float(fault.percent),
+            reorder_correlation=float(fault.correlation),
+        )
     elif isinstance(fault, BandwidthLimit):
         if fault.per == "flow":
             return "its rate is for all together, not for each flow"

@@ -43,7 +43,7 @@ class _Held:
         shape, seed = Shape.from_json(config["shape"]), int(config["seed"])
         ways: tuple[Literal["egress", "ingress"], ...] = ("egress", "ingress")
         self._schedules = {way: Schedule[tuple[int, bytes]](shape, seed + number) for number, way in enumerate(ways)}
-        self.line = Line(self._schedules)
+        self.line = Line(self._schedules, filters=config.get("filters", ""))
         self._filter = Filter(config, names, self.line)
 
     def fileno(self) -> int:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from squall.kernel import own
 from squall.kernel.bpf import Collection
 from squall.kernel.bpf.calls import link_create
+from squall.kernel.netlink import CLSACT_EGRESS, CLSACT_INGRESS, Netlink
 from squall.workers.network import frames
 from squall.workers.network.tap import ETHERNET, FRAME_MOST, Tap
 
@@ -85,21 +86,24 @@ class _Way:
     tap: Tap
     schedule: Schedule[tuple[int, bytes]]
     links: tuple[int, ...]
+    loopback: bool
 
 
 class Line:
     """Every device of one line in the calling thread's network namespace. For one thread.
 
     `schedules` has one for each direction that is held; what comes out carries a mark by which filters know it (see
-    network.bpf.c). `policy` gives a frame's own delay in ns, in addition to the schedule's.
+    network.bpf.c). `policy` gives a frame's own delay in ns, in addition to the schedule's. `filters` is
+    as for `Interfaces`: whoever takes the filters of this name away takes `arrive` too; `back` goes with its device anyway.
     """
 
     def __init__(
         self,
         schedules: dict[Direction, Schedule[tuple[int, bytes]]],
         policy: Callable[[bytes], int] | None = None,
+        filters: str = "",
     ) -> None:
-        self._schedules, self.policy = schedules, policy
+        self._schedules, self.policy, self._filters = schedules, policy, filters
         self._collection = Collection.load("line")
         self._ways: dict[int, _Way] = {}
         """By the descriptor of the device."""
@@ -132,16 +136,28 @@ class Line:
             self._collection.map("origins")[tap.ifindex.to_bytes(4, "little")] = (
                 b"".join(number.to_bytes(4, "little") for number in (origin.ifindex, how, mark)) + tap.address + b"\0\0"
             )
-            links.append(link_create(self._collection.program("back"), tap.ifindex, _INGRESS))
-            if loopback and not any(len(one.links) > 1 for one in self._ways.values()):
-                links.append(link_create(self._collection.program("arrive"), origin.ifindex, _EGRESS, _BEFORE))
+            links += self._attach("back", tap.ifindex)
+            if loopback and not any(one.loopback for one in self._ways.values()):
+                links += self._attach("arrive", origin.ifindex)
         except BaseException:
             for fd in links:
                 os.close(fd)
             tap.close()
             raise
-        self._ways[tap.fd] = _Way(origin, tap, schedule, tuple(links))
+        self._ways[tap.fd] = _Way(origin, tap, schedule, tuple(links), loopback)
         return tap.ifindex
+
+    def _attach(self, name: Literal["back", "arrive"], ifindex: int) -> tuple[int, ...]:
+        """Put one of the programs on its interface; the descriptors that hold it, none where it is a filter."""
+        program = self._collection.program(name)
+        if not self._filters:
+            return (link_create(program, ifindex, *((_INGRESS,) if name == "back" else (_EGRESS, _BEFORE))),)
+        parent = CLSACT_INGRESS if name == "back" else CLSACT_EGRESS
+        with Netlink() as netlink:
+            netlink.add_clsact(ifindex)
+            last = max((one.priority for one in netlink.filters(ifindex, parent)), default=0)
+            netlink.add_bpf_filter(ifindex, parent, last + 1, program, self._filters)
+        return ()
 
     def forget(self, ifindex: int) -> None:
         """The interface is gone: its devices go, with what is held for it."""

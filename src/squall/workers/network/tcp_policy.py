@@ -123,7 +123,7 @@ class _PolicyByLine(_Policy):
     """Packets go through a delay line of this process."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self.line = Line({"egress": Schedule(Shape())})
+        self.line = Line({"egress": Schedule(Shape())}, filters=config.get("filters", ""))
         super().__init__(config, self.line)
 
     def _take(self, config: Mapping[str, Any]) -> None:
