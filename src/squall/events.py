@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 
 __all__ = [
     "KINDS",
+    "MEASURED",
     "AbortTriggered",
     "ActionDone",
     "ActionUndone",
@@ -159,9 +160,16 @@ class FaultEnded(Event):
     took_ns: int
 
 
+MEASURED = "_us"
+"""The end of the names of counters that are no counts but times."""
+
+
 @dataclass(frozen=True, slots=True)
 class FaultHits(Event):
-    """How often a fault has hit so far: `{"connections": 12, "bytes": 3400}`; published while it is on and at its end."""
+    """How often a fault has hit so far: `{"connections": 12, "bytes": 3400}`; published while it is on and at its end.
+
+    A counter whose name ends with MEASURED is a time in microseconds, the longest of several: "injected_p99_us".
+    """
 
     kind: ClassVar[str] = "fault-hits"
     fault: str

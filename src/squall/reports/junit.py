@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from squall.reports.endings import death
+from squall.reports.hits import worded
 from squall.reports.wording import measure, moment, one_line, percent, printable
 
 if TYPE_CHECKING:
@@ -111,10 +112,7 @@ def _run_problem(record: RunRecord) -> tuple[str, str, str]:
 
 def _account(record: RunRecord) -> list[str]:
     lines = [f"verdict: {record.judgement.verdict}", record.judgement.reason]
-    lines += [
-        f"{fault.type}: hits {', '.join(f'{v} {k}' for k, v in fault.hits.items()) or 'not counted'}"
-        for fault in record.faults
-    ]
+    lines += [f"{fault.type}: hits {worded(fault.hits) or 'not counted'}" for fault in record.faults]
     for series in record.requests:
         rates = ", ".join(f"{stats.phase} {percent(stats.error_rate)}" for stats in series.phases if stats.requests)
         lines.append(f"{series.name}: errors {rates}")

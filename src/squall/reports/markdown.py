@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from squall.reports.hits import worded
 from squall.reports.remarks import remarks
 from squall.reports.wording import (
     MISSING,
     clock,
-    count,
     duration,
     measure,
     moment,
@@ -124,7 +124,7 @@ def _faults(record: RunRecord) -> str:
     for fault in record.faults:
         mechanisms = ", ".join(dict.fromkeys(plan.mechanism for plan in fault.plans)) or "none"
         on_s = sum(window.end_s - window.start_s for window in fault.windows)
-        hits = ", ".join(f"{count(value)} {name}" for name, value in fault.hits.items()) or "not counted"
+        hits = worded(fault.hits) or "not counted"
         targets = ", ".join(target.title for target in fault.targets[:5]) or "none"
         rows.append(
             [escape(fault.type), escape(targets), escape(mechanisms), escape(duration(on_s * 1e9)), escape(hits)]

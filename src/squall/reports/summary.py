@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from squall.reports.hits import worded
 from squall.reports.remarks import remarks
-from squall.reports.wording import MISSING, count, duration, measure, number_of, one_line, within
+from squall.reports.wording import MISSING, duration, measure, number_of, one_line, within
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +76,7 @@ def _facts(record: RunRecord) -> RenderableType:
 
     hits: list[str] = []
     for fault in record.faults:
-        counted = ", ".join(f"{count(value)} {one_line(name, 40)}" for name, value in fault.hits.items() if value)
+        counted = worded(fault.hits, zeros=False)
         mechanisms = ", ".join(dict.fromkeys(one_line(plan.mechanism, 40) for plan in fault.plans))
         nothing = "nothing hit" if fault.hits else "hits not counted"
         hits.append(f"{one_line(fault.type, 60)} by {mechanisms or 'nothing'}: {counted or nothing}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from squall.reports.hits import worded
 from squall.reports.html.parts import pairs, section
 from squall.reports.html.tags import Html, el, join
 from squall.reports.html.verdicts import icon
-from squall.reports.wording import MISSING, count, duration, moment, one_line
+from squall.reports.wording import MISSING, duration, moment, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +40,8 @@ def _fault(fault: FaultRecord) -> Html:
     if fault.took_on_ns is not None:
         off = f", off in {duration(fault.took_off_ns)}" if fault.took_off_ns is not None else ""
         facts.append(("Switched", f"on in {duration(fault.took_on_ns)}{off} at the slowest"))
-    hits = ", ".join(f"{count(value)} {name}" for name, value in fault.hits.items())
-    facts.append(("Hits", el("b", one_line(hits, 300)) if hits else "not counted by this mechanism"))
+    hits = worded(fault.hits)
+    facts.append(("Hits", el("b", one_line(hits, 500)) if hits else "not counted by this mechanism"))
     return el(
         "article", el("h3", one_line(fault.type, 80), el("span", one_line(fault.id, 80), class_="quiet")), pairs(facts),
         [_plan(plan) for plan in fault.plans[:_PLANS_MAX]], _targets(fault), class_="fault",

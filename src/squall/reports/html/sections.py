@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from squall.reports.hits import counts_of
 from squall.reports.html.documents import coloured
 from squall.reports.html.gauges import gauges
 from squall.reports.html.parts import pairs, section
@@ -68,8 +69,8 @@ def warnings(record: RunRecord) -> Html | None:
 
 def cards(record: RunRecord) -> Html:
     """The few numbers that most readers look for."""
-    hits = {name: value for fault in record.faults for name, value in fault.hits.items()}
-    totals = {name: sum(fault.hits.get(name, 0) for fault in record.faults) for name in hits}
+    names = dict.fromkeys(name for fault in record.faults for name in counts_of(fault.hits))
+    totals = {name: sum(fault.hits.get(name, 0) for fault in record.faults) for name in names}
     most = max(totals.items(), key=lambda item: _hit_rank(item[0]), default=None)
     rest = ", ".join(f"{count(value)} {name}" for name, value in totals.items() if most and name != most[0])
     judgement = record.judgement
