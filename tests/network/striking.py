@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from squall.targets import Target
 
 __all__ = ["Struck", "injector", "plan_of", "striking"]
+
+
+_numbers = itertools.count()
 
 
 class Struck:
@@ -49,7 +53,7 @@ def plan_of(
     capability = one.capable(Host.look())
     if capability.works is False:
         return Refusal(mechanism, capability.reason)
-    return one.plan(fault, target, Site(f"t{os.getpid()}", Path("/nonexistent"), f"0-{tag}", seed))
+    return one.plan(fault, target, Site(f"t{os.getpid()}", Path("/nonexistent"), f"{next(_numbers)}-{tag}", seed))
 
 
 @contextmanager

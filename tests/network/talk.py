@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import sys
+import time
 
 SOCKETS: dict[str, socket.socket] = {}
 
@@ -121,13 +122,16 @@ def ping(to: str, count: int, timeout: float = 0.3) -> int:
     return len(answered)
 
 
-def fork() -> int:
-    """A child that waits; its pid."""
+def child_sends(to: list, wait: float, count: int) -> bool:
+    """A child that lives for a while, then makes a socket and sends from it; true once it has."""
     child = os.fork()
     if child == 0:
-        while True:
-            socket.socketpair()[0].recv(1)
-    return child
+        time.sleep(wait)
+        with socket.socket(_family(to[0]), socket.SOCK_DGRAM) as one:
+            for number in range(count):
+                one.sendto(b"%d squall" % number, tuple(to))
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def close(name: str) -> bool:
