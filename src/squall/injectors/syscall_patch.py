@@ -38,6 +38,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 """The system calls by which each of `io.*`'s calls is made."""
 
 _PATHS_MOST = 8
+_LINKS_MOST = 40
 
 
 class SyscallPatchInjector:
@@ -121,15 +122,36 @@ def _rule(fault: io.OnFiles | syscall.OnSystemCalls) -> Rule:
 
 def _with_real_paths(rule: Rule, pid: int) -> Rule:
     """The paths as they were written and as they are with links followed: open files are known by the latter."""
-    root = f"/proc/{pid}/root"
     paths = list(rule.paths)
     for path in rule.paths:
-        if "*" not in path:
-            real = os.path.realpath(root + path).removeprefix(os.path.realpath(root)) or "/"
-            paths += [real] if real.startswith("/") and real not in paths else []
+        real = _real_path(path, pid) if "*" not in path else path
+        paths += [real] if real not in paths else []
     if len(paths) > _PATHS_MOST:
         raise CannotInject(f"with the links in them followed these are more than {_PATHS_MOST} paths")
     return replace(rule, paths=tuple(paths))
+
+
+def _real_path(path: str, pid: int) -> str:
+    """A path with its links followed as the process itself would: in its mount namespace, from its root."""
+    done: list[str] = []
+    parts, links = path.split("/")[::-1], 0
+    while parts:
+        part = parts.pop()
+        if part == "..":
+            del done[-1:]
+        elif part not in ("", "."):
+            try:
+                link = os.readlink(f"/proc/{pid}/root/{'/'.join([*done, part])}")
+            except OSError:  # no link, or nothing there
+                done.append(part)
+                continue
+            links += 1
+            if links > _LINKS_MOST:
+                return path
+            if link.startswith("/"):
+                done = []
+            parts += link.split("/")[::-1]
+    return "/" + "/".join(done)
 
 
 def _purpose(fault: io.OnFiles | syscall.OnSystemCalls) -> str:

@@ -1,0 +1,136 @@
+"""Faults on system calls are planned in full or refused with the reason; planning touches nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import ValidationError
+
+from squall.actions import SyscallPatch
+from squall.faults import parse_fault
+from squall.faults.syscall import Call
+from squall.injectors import Plan, Refusal, Site
+from squall.injectors.syscall_patch import FAMILIES, SyscallPatchInjector
+from squall.kernel import process_memory
+from squall.kernel.syscall_numbers import NUMBERS
+from squall.targets import ProcessTarget, RouteTarget
+from tests.file_programs import FileProgram, file_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the stub is written for x86-64")
+SITE = Site("some-run", Path("/nowhere"), "0-io.error", 7)
+CONFINED = """
+import ctypes, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+allow = ctypes.create_string_buffer(struct.pack("<HBBI", 6, 0, 0, 0x7FFF0000))
+program = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", 1, ctypes.addressof(allow)))
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[FileProgram]:
+    with file_program("c", tmp_path) as started:
+        yield started
+
+
+def plan(program: FileProgram, type_: str, **parameters: Any) -> Plan | Refusal:
+    return SyscallPatchInjector().plan(parse_fault(type_, parameters), ProcessTarget(program.identity, "files"), SITE)
+
+
+def rule_of(answer: Plan | Refusal) -> dict[str, Any]:
+    assert isinstance(answer, Plan), answer
+    (action,) = answer.actions
+    assert isinstance(action, SyscallPatch)
+    return action.rule
+
+
+def test_every_call_that_can_be_named_has_a_number() -> None:
+    assert set(Call.__args__) == set(NUMBERS)  # type: ignore[attr-defined]  # a Literal has them
+    assert {name for names in FAMILIES.values() for name in names} <= set(NUMBERS)
+
+
+def test_a_fault_becomes_a_rule(program: FileProgram) -> None:
+    before = process_memory.mappings(program.pid)
+    rule = rule_of(
+        plan(program, "io.error", calls=["sync", "write"], errno="EIO", percent="25%", times=3, paths=["/a/*.log"])
+    )
+    assert set(rule["numbers"]) == {NUMBERS[name] for name in (*FAMILIES["sync"], *FAMILIES["write"])}
+    assert rule["error"] == 5
+    assert (rule["share"], rule["times"], rule["files"], rule["children"]) == (0.25, 3, True, False)
+    assert rule["paths"] == ("/a/*.log",)
+    delay = rule_of(plan(program, "syscall.delay", calls=["connect"], delay="2ms", jitter="1ms", descendants=True))
+    assert (delay["numbers"], delay["delay_ns"], delay["jitter_ns"]) == ((NUMBERS["connect"],), 2_000_000, 1_000_000)
+    assert (delay["files"], delay["children"], delay["error"]) == (False, True, 0)
+    assert process_memory.mappings(program.pid) == before
+
+
+def test_links_in_the_named_paths_are_followed(program: FileProgram, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    rule = rule_of(plan(program, "io.error", calls=["read"], errno="EIO", paths=[str(tmp_path / "link")]))
+    assert rule["paths"] == (str(tmp_path / "link"), str(tmp_path / "folder"))
+
+
+def test_what_it_says_of_itself(program: FileProgram) -> None:
+    answer = plan(program, "io.delay", calls=["sync"], delay="5ms", percent="10%")
+    assert isinstance(answer, Plan)
+    assert answer.recoverability == "guarded"
+    assert any("io_uring" in text for text in answer.not_covered)
+    assert "delay 10% of sync by 5ms" in answer.actions[0].describe()
+
+
+def test_other_targets_are_refused() -> None:
+    fault = parse_fault("io.error", {"calls": ["read"], "errno": "EIO"})
+    answer = SyscallPatchInjector().plan(fault, RouteTarget("127.0.0.1:1", "127.0.0.1:2"), SITE)
+    assert isinstance(answer, Refusal)
+    assert "patches processes" in answer.reason
+
+
+def test_a_process_that_seccomp_confines_is_refused() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", CONFINED], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        started = FileProgram(process, Path("/nowhere"))
+        assert started.answer() == "ready"
+        answer = plan(started, "io.error", calls=["read"], errno="EIO")
+        assert isinstance(answer, Refusal)
+        assert "confined by seccomp" in answer.reason
+        process.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run the tests with sudo to see this")
+def test_a_process_that_a_debugger_holds_is_refused(program: FileProgram) -> None:
+    from squall.kernel.ptrace import Tracee
+
+    with Tracee(program.pid, program.identity.start_ticks):
+        answer = plan(program, "io.error", calls=["read"], errno="EIO")
+    assert isinstance(answer, Refusal)
+    assert "held by a debugger" in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("type_", "parameters", "said"),
+    [
+        ("io.error", {"calls": ["sync"], "errno": "ENOSPACE"}, "did you mean 'ENOSPC'"),
+        ("io.error", {"calls": ["sync"], "errno": "no"}, "spelt as in errno"),
+        ("io.error", {"calls": [], "errno": "EIO"}, "at least 1 item"),
+        ("io.error", {"calls": ["fsync"], "errno": "EIO"}, "'sync'"),
+        ("io.error", {"calls": ["sync"], "errno": "EIO", "paths": ["data"]}, "match pattern"),
+        ("io.corrupt", {}, "paths"),
+        ("syscall.error", {"calls": ["sleep"], "errno": "EIO"}, "'nanosleep'"),
+        ("syscall.delay", {"calls": ["read"], "delay": "1h"}, "1us to 10m is allowed"),
+    ],
+)
+def test_wrong_parameters_are_refused_with_what_is_allowed(type_: str, parameters: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        parse_fault(type_, parameters)
