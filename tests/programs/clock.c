@@ -6,7 +6,8 @@
  *          between two reads of one thread, and how many reads there were
  *   all    clock:ns for CLOCK_REALTIME, MONOTONIC, REALTIME_COARSE, BOOTTIME, TAI, REALTIME_ALARM, then the same for
  *          gettimeofday (us), time (s), and the time zone that gettimeofday gives, in minutes west
- *   fork   a child is forked that answers "read" on a pipe of its own until it ends: prints its pid
+ *   fork   a child is forked that reads the clock as its parent does, writes "child NS" on SIGUSR1 and lives until its
+ *          parent ends: prints its pid
  *   exec   a child program is started and waited for ("ok")
  *   bench  ns for one clock_gettime(CLOCK_REALTIME), over a million
  */
@@ -77,7 +78,6 @@ static void tell_all(void)
 	       (long long)seconds, (long long)stored, tz.tz_minuteswest);
 }
 
-/* The child lives until its parent ends; it reads the clock in threads as its parent does, and answers to SIGUSR1. */
 static void answer(int number)
 {
 	char text[64];
@@ -94,7 +94,6 @@ static void fork_child(void)
 	if (child == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		start_readers();
-		signal(SIGUSR1, answer);
 		for (;;)
 			pause();
 	}
@@ -118,6 +117,7 @@ int main(int argc, char **argv)
 	if (argc > 1)
 		rest_us = atoi(argv[1]);
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	signal(SIGUSR1, answer);
 	start_readers();
 	while (fgets(line, sizeof line, stdin)) {
 		if (!strcmp(line, "read\n")) {

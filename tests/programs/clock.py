@@ -53,7 +53,6 @@ def fork_child() -> int:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os._exit(0)
-    signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"child %d\n" % time.time_ns()))
     while True:
         time.sleep(0.002)
 
@@ -67,6 +66,7 @@ def bench() -> int:
 
 def main() -> None:
     start = time.monotonic_ns()
+    signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"child %d\n" % time.time_ns()))
     start_readers()
     for line in sys.stdin:
         word = line.strip()

@@ -123,7 +123,9 @@ class ClockSkew(Action, kind="clock-skew", recoverability="guarded"):
         """The process and all that was forked from it and still has its memory; it comes first: then no more are made."""
         if not self.stub or self.process.boot_id != proc.boot_id():
             return
-        yield from sorted(clock_stub.carriers(self.stub, self._token), key=lambda pid: pid != self.process.pid)
+        program = (self.process.exe_device, self.process.exe_inode)
+        found = clock_stub.carriers(self.stub, self._token, program)
+        yield from sorted(found, key=lambda pid: pid != self.process.pid)
 
     def _skewed(self) -> list[int]:
         """Those in which a function is led to the stub, or that stand still for it."""

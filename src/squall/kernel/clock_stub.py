@@ -225,9 +225,14 @@ class StubMemory:
         return False
 
 
-def carriers(address: int, token: bytes) -> Iterator[int]:
-    """The pids of all processes with this step's stub at this address: its target, and what was forked from it."""
+def carriers(address: int, token: bytes, executable: tuple[int, int]) -> Iterator[int]:
+    """The pids of all processes with this step's stub at this address: its target, and what was forked from it.
+
+    Only processes of this program (device and inode; (0, 0) for any) are looked into: a look into one that is just
+    being started waits until it is.
+    """
     for pid in proc.pids():
-        with contextlib.suppress(OSError), StubMemory(pid, address, writable=False) as memory:
-            if memory.token() == token:
-                yield pid
+        if executable in ((0, 0), proc.executable(pid)):
+            with contextlib.suppress(OSError), StubMemory(pid, address, writable=False) as memory:
+                if memory.token() == token:
+                    yield pid
