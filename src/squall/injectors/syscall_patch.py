@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
 import platform
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from squall.actions import SyscallPatch
@@ -141,7 +141,7 @@ def _real_path(path: str, pid: int) -> str:
             del done[-1:]
         elif part not in ("", "."):
             try:
-                link = os.readlink(f"/proc/{pid}/root/{'/'.join([*done, part])}")
+                link = str(Path(f"/proc/{pid}/root", *done, part).readlink())
             except OSError:  # no link, or nothing there
                 done.append(part)
                 continue
