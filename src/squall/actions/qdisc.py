@@ -11,8 +11,8 @@ from squall.actions.base import Action, Look
 from squall.errors import CannotInject, TargetError
 from squall.kernel import namespaces
 from squall.kernel.namespaces import NetworkNamespace
-from squall.kernel.netlink import ROOT, Netlink, NetlinkError, Qdisc
-from squall.kernel.queues import PRIO_BANDS, band, change_qdisc, is_root, prio_options
+from squall.kernel.netlink import Netlink, NetlinkError, Qdisc
+from squall.kernel.queues import Layer, is_root, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,23 +26,23 @@ _GONE = (errno.ENOENT, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP)
 
 @dataclass(frozen=True)
 class RootQdisc(Action, kind="root-qdisc", recoverability="guarded"):
-    """Put `kind` at the root of an interface's queue, or (`under_prio`) in a band of its own below a `prio` there.
+    """Put a queue of ours, its root first, in the place of an interface's own.
 
-    The prio queues as the kernel's default does; only packets whose priority names the extra band go to `kind`. What the
-    kernel itself had put there comes back when ours is taken away; what somebody has configured is refused in `prepare`.
+    What the kernel itself had put there comes back when ours is taken away; what somebody has configured is refused in
+    `prepare`, and by the kernel itself in `do`.
     """
 
     netns: dict[str, Any]
     interface: str
     ifindex: int
-    qdisc: str
-    options: str
-    """TCA_OPTIONS in hex."""
-    handle: int
-    """Of the root, major << 16; that of what is below it is the next one."""
-    under_prio: bool = True
+    layers: tuple[Layer, ...]
+    """(qdisc or class, kind, parent, handle, TCA_OPTIONS in hex), the root first: see kernel.queues.Layer."""
     before: str = field(default="", compare=False)
     """What was there: a kind that the kernel puts there by itself. Filled in by `prepare`."""
+
+    @property
+    def _handle(self) -> int:
+        return self.layers[0][3]
 
     def prepare(self) -> RootQdisc:  # noqa: D102 - as the base says
         root = self._inside(self._root)
@@ -59,21 +59,16 @@ class RootQdisc(Action, kind="root-qdisc", recoverability="guarded"):
         return ()
 
     def _make(self, netlink: Netlink) -> None:
-        options = bytes.fromhex(self.options)
+        made = False
         try:
-            if not self.under_prio:
-                netlink.add_qdisc(self.ifindex, self.qdisc, handle=self.handle, options=options)
-                return
-            netlink.add_qdisc(self.ifindex, "prio", handle=self.handle, options=prio_options())
-            try:
-                netlink.add_qdisc(
-                    self.ifindex, self.qdisc, parent=band(self.handle), handle=self.handle + 0x1_0000, options=options
-                )
-            except BaseException:
-                netlink.remove_qdisc(self.ifindex, handle=self.handle)
-                raise
+            for layer in self.layers:
+                put(netlink, self.ifindex, layer)
+                made = True
         except NetlinkError as error:
-            raise CannotInject(f"{self.qdisc} cannot be put on {self.interface}: {error.strerror}") from error
+            if made:
+                netlink.remove_qdisc(self.ifindex, handle=self._handle)
+            kinds = " with ".join(layer[1] for layer in self.layers)
+            raise CannotInject(f"{kinds} cannot be put on {self.interface}: {error.strerror}") from error
 
     def undo(self) -> None:
         """Take ours away, by its handle: another root is left as it is."""
@@ -84,10 +79,10 @@ class RootQdisc(Action, kind="root-qdisc", recoverability="guarded"):
 
     def _remove(self, netlink: Netlink) -> None:
         root = self._root(netlink)
-        if root is None or root.handle != self.handle:
+        if root is None or root.handle != self._handle:
             return
         try:
-            netlink.remove_qdisc(self.ifindex, handle=self.handle)
+            netlink.remove_qdisc(self.ifindex, handle=self._handle)
         except NetlinkError as error:
             if error.errno not in _GONE:
                 raise
@@ -99,20 +94,21 @@ class RootQdisc(Action, kind="root-qdisc", recoverability="guarded"):
             return Look(normal=True, detail=f"the network namespace of {self.interface} is gone")
         if root is None:
             return Look(normal=True, detail=f"{self.interface} is gone")
-        if root.handle == self.handle:
+        if root.handle == self._handle:
             return Look(normal=False, detail=f"{self.interface} still has {root.kind} {root.handle >> 16:x}:")
         return Look(normal=True, detail=f"{self.interface} has {root.kind} again")
 
     def become(self, new: Action, held: Sequence[int]) -> bool:  # noqa: ARG002
-        """Give the queue other parameters; what waits in it stays."""
-        same = isinstance(new, RootQdisc) and new == replace(self, options=new.options)
-        if not same:
+        """Give its parts other parameters; what waits in them stays."""
+        if not isinstance(new, RootQdisc) or new != replace(self, layers=new.layers):
             return False
-        assert isinstance(new, RootQdisc)  # noqa: S101 - looked at above
-        where = (band(self.handle), self.handle + 0x1_0000) if self.under_prio else (ROOT, self.handle)
+        if [layer[:4] for layer in new.layers] != [layer[:4] for layer in self.layers]:
+            return False
+        changed = [layer for layer, old in zip(new.layers, self.layers, strict=True) if layer != old]
 
         def change(netlink: Netlink) -> None:
-            change_qdisc(netlink, self.ifindex, self.qdisc, *where, bytes.fromhex(new.options))
+            for layer in changed:
+                put(netlink, self.ifindex, layer, new=False)
 
         self._inside(change)
         return True
@@ -140,9 +136,8 @@ class RootQdisc(Action, kind="root-qdisc", recoverability="guarded"):
         return (f"qdisc:{NetworkNamespace.from_json(self.netns).key}:{self.ifindex}",)
 
     def describe(self) -> str:  # noqa: D102
-        where = f"a band of a prio with {PRIO_BANDS} bands" if self.under_prio else "the root"
-        return f"put {self.qdisc} into {where} of the queue of {self.interface}"
+        return f"put {' with '.join(layer[1] for layer in self.layers)} in the place of the queue of {self.interface}"
 
     def describe_undo(self) -> str:  # noqa: D102
         came_back = f"; {self.before} comes back by itself" if self.before else ""
-        return f"tc qdisc del dev {self.interface} root handle {self.handle >> 16:x}:{came_back}"
+        return f"tc qdisc del dev {self.interface} root handle {self._handle >> 16:x}:{came_back}"

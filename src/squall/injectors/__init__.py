@@ -13,7 +13,7 @@ from squall.injectors.file_limit import FileLimitInjector
 from squall.injectors.hijack import HijackInjector
 from squall.injectors.line import LineInjector
 from squall.injectors.lsm import SecurityHookInjector
-from squall.injectors.netem import NetemInjector
+from squall.injectors.netem import HtbInjector, NetemInjector
 from squall.injectors.network import NetworkFilterInjector
 from squall.injectors.pause import PauseInjector
 from squall.injectors.proxy import ProxyInjector
@@ -35,6 +35,7 @@ INJECTORS: tuple[Injector, ...] = (
     StressInjector(),
     LineInjector(),
     NetemInjector(),
+    HtbInjector(),
     PolicyByQueue(),
     PolicyByLine(),
     DnsInjector(),

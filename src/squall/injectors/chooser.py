@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Choice", "Chooser"]
 
+_WITHOUT = "SQUALL_WITHOUT"
+"""Names of mechanisms that are not to be used, with commas: where a better one than the chooser's own is known."""
 _ORDER = ("lease", "guarded", "irreversible")
 
 
@@ -36,8 +39,12 @@ class Chooser:
     def choose(self, fault: Fault, target: Target, site: Site) -> Choice:
         """The best plan; CannotInject with every reason when no mechanism can."""
         plans, refused = [], []
+        without = os.environ.get(_WITHOUT, "").replace(",", " ").split()
         for injector in self._injectors:
             if fault.type not in injector.faults:
+                continue
+            if injector.mechanism in without:
+                refused.append(Refusal(injector.mechanism, f"left out by {_WITHOUT}"))
                 continue
             capability = injector.capable(self._host)
             if capability.works is False:

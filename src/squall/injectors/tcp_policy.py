@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
-from squall.errors import SquallError
+from squall.actions import RootQdisc
+from squall.errors import CannotInject, SquallError
 from squall.faults import network
 from squall.faults.tcp_policy import PolicyDelay, policy_end
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site
@@ -14,7 +15,8 @@ from squall.injectors.line import FLUSH_S, line_works, out_of_reach, within
 from squall.injectors.network import Chosen, chosen, filter_works, workers
 from squall.kernel.bpf import loads
 from squall.kernel.fresh_netns import tried
-from squall.kernel.netlink import Netlink
+from squall.kernel.netlink import Link, Netlink
+from squall.kernel.queues import fq_queue, is_root
 from squall.units import Duration
 from squall.workers.network.tcp_policy import knows_departure_times
 
@@ -27,6 +29,7 @@ __all__ = ["PolicyByLine", "PolicyByQueue", "has_fq"]
 
 _FQ_HORIZON_NS = 9_000_000_000
 """fq drops packets whose departure is more than 10 s away (tc-fq(8), horizon)."""
+_FQ_HANDLE = 0x5CA2_0000
 _SHOWN = 4
 _NOT_COVERED = (
     "handshakes, bare acknowledgements, and FIN and RST without data pass at once",
@@ -77,19 +80,16 @@ class PolicyByQueue(_ByPolicy):
     def _plan(self, fault: PolicyDelay, target: Target, site: Site, found: Chosen) -> Plan | Refusal:
         if max(fault.policy.values()) > _FQ_HORIZON_NS:
             return Refusal(self.mechanism, "fq drops what is to leave more than 10 s later")
-        with_fq, without = _interfaces(found)
-        if without or not with_fq:
-            named = ", ".join(without) or "no interface"
-            return Refusal(
-                self.mechanism, f"{named} has no fq as its queue, so that departure times mean nothing there"
-            )
+        queues, there = _queues(found), "there already"
+        if queues:
+            there = "put on " + ", ".join(sorted({one.interface for one in queues}))
         return Plan(
             self.mechanism,
-            self._steps(fault, target, site, found),
-            accuracy="to the kernel's timers: 0.1 ms",
+            (*queues, *self._steps(fault, target, site, found)),
+            accuracy=f"to the kernel's timers: 0.1 ms; fq is {there}",
             accuracy_ns=100_000,
             cost=1,
-            not_covered=(*_NOT_COVERED, "interfaces that come later without fq"),
+            not_covered=(*_NOT_COVERED, *found.not_covered, "interfaces that come later without fq"),
         )
 
 
@@ -113,15 +113,31 @@ class PolicyByLine(_ByPolicy):
         )
 
 
-def _interfaces(found: Chosen) -> tuple[list[str], list[str]]:
-    """The interfaces that are up: those that keep departure times, and those that do not."""
+def _queues(found: Chosen) -> tuple[RootQdisc, ...]:
+    """An fq for each interface that has none; CannotInject names one whose other queue somebody configured."""
 
-    def look() -> list[tuple[str, bool]]:
+    def look() -> list[tuple[Link, str]]:
         with Netlink() as netlink:
-            return [(link.name, knows_departure_times(netlink, link.index)) for link in netlink.links() if link.up]
+            roots = {one.index: one for one in netlink.qdiscs() if is_root(one)}
+            wanting = [
+                link
+                for link in netlink.links()
+                if link.up and is_own(link) and not knows_departure_times(netlink, link.index)
+            ]
+        return [
+            (link, roots[link.index].kind if link.index in roots and roots[link.index].handle else "")
+            for link in wanting
+        ]
 
-    seen = [one for config in found.configs for one in within(config["netns"], look)]
-    return [name for name, knows in seen if knows], [name for name, knows in seen if not knows]
+    queues = []
+    for config in found.configs:
+        for link, configured in within(config["netns"], look):
+            if configured:
+                raise CannotInject(
+                    f"{link.name} has a queue that somebody configured ({configured}): it is not replaced by fq"
+                )
+            queues.append(RootQdisc(config["netns"], link.name, link.index, fq_queue(_FQ_HANDLE)))
+    return tuple(queues)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Queueing disciplines as netlink takes them: options of prio and netem (linux/pkt_sched.h, tc-prio(8), tc-netem(8)). Pure."""
+"""Queues as netlink takes them: prio with netem, htb (linux/pkt_sched.h, tc-prio(8), tc-netem(8), tc-htb(8))."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from squall.kernel.netlink import NEWQDISC, ROOT, attribute, text_attribute
+from squall.kernel.netlink import CREATE, EXCLUSIVE, NEWCLASS, NEWQDISC, ROOT, attribute, text_attribute
 
 if TYPE_CHECKING:
     from squall.kernel.netlink import Netlink, Qdisc
 
-__all__ = ["PRIO_BANDS", "Netem", "band", "change_qdisc", "is_root", "prio_options"]
+__all__ = ["Layer", "Netem", "fq_queue", "htb_queue", "is_root", "netem_queue", "put"]
+
+Layer = tuple[str, str, int, int, str]
+"""A part of a queue as the journal holds it: "qdisc" or "class", kind, parent, handle or number, TCA_OPTIONS in hex."""
 
 PRIO_BANDS = 4
 """Three as the kernel's default has them, and one of ours."""
@@ -26,14 +29,14 @@ _SCALE = 8192
 _RATE32_MOST = 0xFFFF_FFFF
 
 
-def prio_options() -> bytes:
-    """TCA_OPTIONS of the prio in which a discipline of ours has a band."""
-    return struct.pack("<i", PRIO_BANDS) + _PRIORITIES
-
-
-def band(root: int) -> int:
-    """The class of that band below a prio with this handle: also the priority by which a packet gets there."""
-    return root | PRIO_BANDS
+_HTB_PARAMETERS, _HTB_INIT, _HTB_RATE64, _HTB_CEILING64 = 1, 2, 6, 7
+_HTB_VERSION = 3
+_ETHERNET_LAYER = 1
+_TICK_NS = 64
+"""PSCHED_SHIFT: what the kernel measures bursts in."""
+_BURST_NS = 5_000_000
+_BURST_LEAST, _QUANTUM = 3_028, 60_000
+"""Bytes: two packets of 1500, or one frame that is yet to be cut, at a time."""
 
 
 def is_root(one: Qdisc) -> bool:
@@ -41,10 +44,40 @@ def is_root(one: Qdisc) -> bool:
     return one.parent == ROOT and one.kind not in ("clsact", "ingress")
 
 
-def change_qdisc(netlink: Netlink, index: int, kind: str, parent: int, handle: int, options: bytes) -> None:
-    """Give a discipline that is there other parameters; what waits in it stays. NetlinkError when it is not there."""
+def put(netlink: Netlink, index: int, layer: Layer, *, new: bool = True) -> None:
+    """Make a part of a queue, or give one that is there other parameters: what waits in it stays. NetlinkError if refused."""
+    what, kind, parent, handle, options = layer
     where = struct.pack("<BxHiIII", 0, 0, index, handle, parent, 0)
-    netlink.request(NEWQDISC, where + text_attribute(1, kind) + attribute(2, options))
+    more = text_attribute(1, kind) + (attribute(2, bytes.fromhex(options)) if options else b"")
+    netlink.request(NEWCLASS if what == "class" else NEWQDISC, where + more, CREATE | EXCLUSIVE if new else 0)
+
+
+def netem_queue(handle: int, netem: Netem) -> tuple[tuple[Layer, ...], int]:
+    """A prio that queues as the kernel's default does, with netem in a band of its own; and the priority that leads there."""
+    root = struct.pack("<i", PRIO_BANDS) + _PRIORITIES
+    band = handle | PRIO_BANDS
+    below = ("qdisc", "netem", band, handle + 0x1_0000, netem.options().hex())
+    return (("qdisc", "prio", ROOT, handle, root.hex()), below), band
+
+
+def htb_queue(handle: int, bytes_per_s: int) -> tuple[tuple[Layer, ...], int]:
+    """An htb that lets everything pass but one class, which has this rate; and the priority that leads there."""
+    root = attribute(_HTB_INIT, struct.pack("<IIIII", _HTB_VERSION, 10, 0, 0, 0))
+    rate32 = min(bytes_per_s, _RATE32_MOST)
+    burst = max(_BURST_LEAST * 1_000_000_000 // bytes_per_s, _BURST_NS) // _TICK_NS
+    rate = struct.pack("<BBHhHI", 0, _ETHERNET_LAYER, 0, 0, 0, rate32)
+    limits = rate + rate + struct.pack("<IIIII", min(burst, _RATE32_MOST), min(burst, _RATE32_MOST), _QUANTUM, 0, 0)
+    options = attribute(_HTB_PARAMETERS, limits)
+    if bytes_per_s > _RATE32_MOST:
+        options += attribute(_HTB_RATE64, struct.pack("<Q", bytes_per_s))
+        options += attribute(_HTB_CEILING64, struct.pack("<Q", bytes_per_s))
+    only = handle | 1
+    return (("qdisc", "htb", ROOT, handle, root.hex()), ("class", "htb", handle, only, options.hex())), only
+
+
+def fq_queue(handle: int) -> tuple[Layer, ...]:
+    """Fq alone, as it is by default."""
+    return (("qdisc", "fq", ROOT, handle, ""),)
 
 
 @dataclass(frozen=True, slots=True)
