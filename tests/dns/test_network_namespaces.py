@@ -166,22 +166,6 @@ def test_within_a_second_of_the_workers_end_queries_go_direct(world: World, netn
         specimens.wait_for(lambda: one.lookup("shop.test") == TRUE, "queries go direct", 6)
 
 
-@pytest.mark.kernel
-def test_a_namespace_that_is_gone_leaves_nothing_to_undo(netns: str) -> None:
-    target = find_netns(netns)
-    table = NftTable(target.namespace.to_json(), "squall-test", "", 20_000, "nothing")
-    table.prepare().do()
-    assert not table.verify().normal
-    table.undo()
-    table.undo()
-    assert table.verify().normal
-    gone = NftTable(
-        {**target.namespace.to_json(), "cookie": 1 << 60, "path": "/run/netns/gone"}, "squall-test", "", 1, ""
-    )
-    gone.undo()
-    assert gone.verify().detail == "the network namespace is gone"
-
-
 def test_what_each_mechanism_cannot_do_is_refused(tmp_path: Path) -> None:
     site = Site("run", tmp_path, "0-dns.error", 7)
     with named_netns() as name:
