@@ -67,23 +67,23 @@ $b mount -t proc proc /proc
 $b mount -t sysfs sysfs /sys
 $b mount -t devtmpfs dev /dev
 while read -r module; do $b insmod "/modules/$module" || echo "squall: $module was not loaded"; done </modules.order
-$b mkdir -p /low /upper /root
+$b mkdir -p /low /upper /new
 $b mount -t virtiofs -o ro host /low || echo "squall: the host's files are not there"
 $b mount -t tmpfs tmpfs /upper
 $b mkdir /upper/files /upper/work
-$b mount -t overlay -o lowerdir=/low,upperdir=/upper/files,workdir=/upper/work overlay /root
-for folder in proc sys dev run tmp lib/modules; do $b mkdir -p "/root/$folder"; done
-$b mount -t proc proc /root/proc
-$b mount -t sysfs sysfs /root/sys
-$b mount -t devtmpfs dev /root/dev
-$b mkdir -p /root/dev/shm /root/dev/pts
-$b mount -t tmpfs tmpfs /root/dev/shm
-$b mount -t devpts devpts /root/dev/pts
-$b ln -sf /proc/self/fd /root/dev/fd
-$b mount -t tmpfs tmpfs /root/run
-$b mkdir /root/run/squall-lab
-$b cp /bin/busybox /command /second /root/run/squall-lab/
-exec $b switch_root -c /dev/console /root /run/squall-lab/second
+$b mount -t overlay -o lowerdir=/low,upperdir=/upper/files,workdir=/upper/work overlay /new
+for folder in proc sys dev run tmp lib/modules; do $b mkdir -p "/new/$folder"; done
+$b mount -t proc proc /new/proc
+$b mount -t sysfs sysfs /new/sys
+$b mount -t devtmpfs dev /new/dev
+$b mkdir -p /new/dev/shm /new/dev/pts
+$b mount -t tmpfs tmpfs /new/dev/shm
+$b mount -t devpts devpts /new/dev/pts
+$b ln -sf /proc/self/fd /new/dev/fd
+$b mount -t tmpfs tmpfs /new/run
+$b mkdir /new/run/squall-lab
+$b cp /bin/busybox /command /second /new/run/squall-lab/
+exec $b switch_root -c /dev/console /new /run/squall-lab/second
 """
 
 SECOND = r"""#!/run/squall-lab/busybox sh
