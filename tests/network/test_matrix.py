@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import subprocess
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,12 +39,26 @@ SHARE = 0.3
 SENT = 300
 BYSTANDERS = 40
 PINGS = 100
+HELD_S = 0.06
+SLACK_S = 0.5
+"""What a busy machine may add."""
 SIGMAS = 5.0
 OTHER = {4: "10.77.0.9", 6: "fd77::9"}
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 
 FACTORS = {
-    "fault": ("loss", "duplicate", "corrupt", "partition"),
+    "fault": (
+        "loss",
+        "duplicate",
+        "corrupt",
+        "partition",
+        "delay@line",
+        "reorder@line",
+        "bandwidth@line",
+        "delay@netem",
+        "reorder@netem",
+        "bandwidth@netem",
+    ),
     "attached": ("tcx", "clsact"),
     "target": ("netns", "cgroup", "process", "process-in-own-cgroup"),
     "direction": ("egress", "ingress", "both"),
@@ -71,7 +86,7 @@ CELLS = rows(FACTORS, possible, SEED)
 
 def test_the_cells_have_every_pair_that_can_be() -> None:
     covered = {pair for cell in CELLS for pair in pairs_of(cell)}
-    assert len(CELLS) < 120
+    assert len(CELLS) < 200
     for fault in FACTORS["fault"]:
         for target in FACTORS["target"]:
             assert frozenset({("fault", fault), ("target", target)}) in covered
@@ -87,6 +102,14 @@ class Scene:
     peer: Talker
     target: Target
     row: Row
+
+    @property
+    def fault(self) -> str:
+        return self.row["fault"].partition("@")[0]
+
+    @property
+    def mechanism(self) -> str:
+        return self.row["fault"].partition("@")[2] or "tc"
 
     @property
     def family(self) -> int:
@@ -152,8 +175,10 @@ def _parameters(scene: Scene, here: int, there: int) -> dict[str, Any]:
     """The fault's, with a filter that means the traffic between these two ports of the target and its peer."""
     row = scene.row
     asked: dict[str, Any] = {"direction": row["direction"], "protocol": row["protocol"]}
-    if row["fault"] != "partition":
-        asked["percent"] = f"{SHARE:.0%}"
+    asked |= {
+        "partition": {}, "delay": {"latency": "60ms"}, "reorder": {"percent": "50%", "latency": "60ms"},
+        "bandwidth": {"rate": "400kbit"},
+    }.get(scene.fault, {"percent": f"{SHARE:.0%}"})  # fmt: skip
     width = 32 if scene.family == 4 else 128
     filters: dict[str, dict[str, Any]] = {
         "none": {}, "ports": {"ports": [1, there]}, "local-ports": {"localPorts": [here]},
@@ -166,19 +191,22 @@ def _parameters(scene: Scene, here: int, there: int) -> dict[str, Any]:
     return asked | filters[row["filter"]]
 
 
-def _chances(scene: Scene) -> tuple[float, float]:
-    """How likely a datagram is hit once, of those that the target sends and of those that it gets."""
-    row, once = scene.row, 1.0 if scene.row["fault"] == "partition" else SHARE
+def _meetings(scene: Scene) -> tuple[int, int]:
+    """How often a datagram meets the fault, of those that the target sends and of those that it gets."""
+    row = scene.row
     if row["protocol"] not in ("any", row["traffic"]) or (row["filter"] == "zones" and scene.here == scene.there):
-        return 0.0, 0.0
-    out = once if row["direction"] in ("egress", "both") else 0.0
-    into = once if row["direction"] in ("ingress", "both") else 0.0
-    if row["target"] == "netns" and row["path"] == "loopback":
-        if row["filter"] in ("local-ports", "remote-range"):  # the target's port is the remote one half the time
-            return out, into
-        both = 1 - (1 - out) * (1 - into)
-        return both, both
-    return out, into
+        return 0, 0
+    out, into = int(row["direction"] in ("egress", "both")), int(row["direction"] in ("ingress", "both"))
+    if row["target"] == "netns" and row["path"] == "loopback" and row["filter"] not in ("local-ports", "remote-range"):
+        return out + into, out + into
+    return out, into  # with these filters the target's port is the remote one half the time
+
+
+def _chances(scene: Scene) -> tuple[float, float]:
+    """How likely a datagram is hit at least once, on its way out and on its way in."""
+    once = 1.0 if scene.fault == "partition" else SHARE
+    out, into = _meetings(scene)
+    return 1 - (1 - once) ** out, 1 - (1 - once) ** into
 
 
 def _within(hits: float, of: int, chance: float) -> bool:
@@ -196,20 +224,48 @@ def test_a_cell_does_what_it_says_or_is_refused(scene: Scene, monkeypatch: pytes
         scene.hit.ask("udp", name="u", address=scene.here),
         scene.peer.ask("udp", name="u", address=scene.there),
     )
-    parameters, tag = _parameters(scene, here, there), f"network.{row['fault']}"
+    parameters, tag = _parameters(scene, here, there), f"network.{scene.fault}"
+    answer = plan_of(tag, parameters, scene.target, scene.mechanism)
     unknowable = row["protocol"] == "icmp" and row["target"] != "netns" and row["direction"] != "egress"
-    if unknowable:
-        answer = plan_of(tag, parameters, scene.target)
-        assert isinstance(answer, Refusal)
-        assert "belongs to no socket" in answer.reason
+    if isinstance(answer, Refusal):
+        assert answer.reason
+        assert unknowable or scene.mechanism == "netem", answer.reason
+        assert not unknowable or "belongs to no socket" in answer.reason or scene.mechanism == "netem"
         return
-    with striking(tag, parameters, scene.target) as struck:
+    assert not unknowable
+    with striking(tag, parameters, scene.target, scene.mechanism) as struck:
         _bystanders_pass(scene)
-        if row["traffic"] == "udp":
+        if scene.mechanism != "tc":
+            _held(scene, here, there)
+        elif row["traffic"] == "udp":
             _datagrams(scene, here, there, struck)
         else:
             _pings(scene, struck)
     _all_pass(scene, here, there)
+
+
+def _held(scene: Scene, here: int, there: int) -> None:
+    """Late, out of order or slow where it is meant; at once, in order, where it is not."""
+    if scene.row["traffic"] == "icmp":
+        out, into = _meetings(scene)
+        began = time.monotonic()
+        assert scene.hit.ask("ping", to=scene.there, count=3, timeout=2) == 3
+        held = out + (into if scene.row["target"] == "netns" else 0)  # what comes in belongs to no socket
+        assert HELD_S * held * 0.97 <= time.monotonic() - began < HELD_S * held + SLACK_S
+        return
+    ways = [(scene.hit, scene.peer, [scene.there, there]), (scene.peer, scene.hit, [scene.here, here])]
+    for (sender, receiver, to), meetings in zip(ways, _meetings(scene), strict=True):
+        began, came = time.monotonic(), list[int]()
+        sender.ask("send", name="u", to=to, count=BYSTANDERS, size=970)
+        while len(came) < BYSTANDERS and time.monotonic() - began < 10:
+            came += receiver.ask("numbers", name="u")
+        took = time.monotonic() - began
+        assert sorted(came) == list(range(BYSTANDERS))
+        assert (came != sorted(came)) == (meetings > 0 and scene.fault == "reorder"), came
+        least = {"delay": HELD_S * meetings, "reorder": HELD_S, "bandwidth": BYSTANDERS * 970 / 50_000 * 0.7}[
+            scene.fault
+        ]
+        assert least * bool(meetings) * 0.97 <= took < least * bool(meetings) * 2 + SLACK_S, (took, least, meetings)
 
 
 def _datagrams(scene: Scene, here: int, there: int, struck: Struck) -> None:
@@ -220,9 +276,9 @@ def _datagrams(scene: Scene, here: int, there: int, struck: Struck) -> None:
     for (sender, receiver, to), chance in zip(ways, _chances(scene), strict=True):
         sender.ask("send", name="u", to=to, count=SENT)
         came = receiver.ask("numbers", name="u")
-        if scene.row["fault"] == "duplicate":
+        if scene.fault == "duplicate":
             twice = len(came) - len(set(came))
-            if chance > SHARE:
+            if chance > SHARE + 0.01:
                 chance = (1 + SHARE) ** 2 - 1  # noqa: PLW2901 - copies of copies
             assert len(set(came)) == SENT
             bound = SIGMAS * math.sqrt(0.5 / SENT) if chance else 0.0
@@ -238,7 +294,7 @@ def _pings(scene: Scene, struck: Struck) -> None:
     out, into = _chances(scene)
     if row["target"] != "netns":
         into = 0.0  # what comes in belongs to no socket: the plan says so
-    if row["fault"] == "duplicate":
+    if scene.fault == "duplicate":
         assert scene.hit.ask("ping", to=scene.there, count=PINGS) == PINGS
         if out + into:
             specimens.wait_for(lambda: struck.counts().get("duplicated"), "the counts are told")
