@@ -18,6 +18,7 @@ from squall.kernel.fresh_netns import tried
 from squall.kernel.netlink import Link, Netlink
 from squall.kernel.queues import fq_queue, is_root
 from squall.units import Duration
+from squall.workers.network.interfaces import is_own
 from squall.workers.network.tcp_policy import knows_departure_times
 
 if TYPE_CHECKING:
