@@ -24,6 +24,7 @@ from squall.lab.programs import Programs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from io import FileIO
     from pathlib import Path
 
     from squall.lab.kernels import Kernel
@@ -79,22 +80,17 @@ class Guest:
         how = self.ended if self.status is None else f"ended with {self.status}"
         return f"{how}: {said[-1]}" if said else how
 
-    def keep(self, folder: Path | None, name: str) -> None:
-        """Write what was said to a folder, which is made; None: nowhere."""
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{self.kernel.release}-{name}.log").write_bytes(self.output + b"\n" + self.console.encode())
-
 
 def boot(
     kernel: Kernel, command: Sequence[str], timeout: float, *, folder: str = "/", environment: Mapping[str, str] | None = None,
     modules: Sequence[str] = initrd.MODULES, append: str = "", memory_mib: int = MEMORY_MIB, programs: Programs | None = None,
-    stop: Event | None = None,
+    stop: Event | None = None, log: Path | None = None,
 ) -> Guest:  # fmt: skip
     """Run a command as root in a folder of this machine's files, seen from another kernel.
 
     `timeout` in seconds bounds everything; a guest that never comes up is tried once more within it. `append` is added
-    to the kernel's command line; when `stop` is set, the guest is ended.
+    to the kernel's command line; when `stop` is set, the guest is ended. What the
+    command prints and then the kernel said is written to `log` as it comes.
 
     Raises:
         CannotInject: QEMU, virtiofsd or busybox is missing, or cannot be started by this user.
@@ -106,9 +102,12 @@ def boot(
     archive = initrd.build(kernel, programs.busybox, command, folder, everything, (*initrd.NEEDED, *modules))
     for number in (1, 2):
         with ExitStack() as exits:
+            kept = exits.enter_context(log.open("wb", buffering=0)) if log else None
             run = _Run(kernel, archive, f"{_APPEND} {append}", memory_mib, programs, exits)
-            run.watch(began + timeout, stop or Event())
+            run.watch(began + timeout, stop or Event(), kept)
             guest = run.guest(number)
+            if kept:
+                kept.write(f"\n{guest.ended}\n{guest.console}\n".encode())
         if guest.seconds_up is not None or (stop and stop.is_set()) or time.monotonic() > began + timeout:
             break
     return guest
@@ -141,12 +140,14 @@ class _Run:
             self._start(command, environment, kept, output)
         link.close()
 
-    def watch(self, deadline: float, stop: Event) -> None:
+    def watch(self, deadline: float, stop: Event, log: FileIO | None) -> None:
         """Until the guest is off, or the deadline has come, or it is clear that it will not come up."""
         while not self._ended:
             readable, _, _ = select.select([self._pipe], [], [], 0.1)
             data = os.read(self._pipe, 1 << 16) if readable else b""
             self._output += data
+            if log:
+                log.write(data)
             if self._seconds_up is None and self._read(self._status):
                 self._seconds_up = time.monotonic() - self._began
             now = time.monotonic()

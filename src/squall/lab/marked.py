@@ -77,8 +77,8 @@ class MarkedTests:
         guest = boot(
             kernel, [sys.executable, "-m", "pytest", *options, *map(str, self.files())], self.timeout,
             folder=str(Path.cwd()), stop=stop, memory_mib=MEMORY_MIB,
+            log=logs / f"{kernel.release}-tests.log" if logs else None,
         )  # fmt: skip
-        guest.keep(logs, "tests")
         if not guest.result:
             return _unfinished(guest)
         passed, failed, skipped = _junit(guest.result)

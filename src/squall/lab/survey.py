@@ -96,6 +96,8 @@ def surveys(
     An interruption ends the guests at once.
     """
     stop = Event()
+    if logs:
+        logs.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="kernel") as pool:
         futures = [pool.submit(survey, kernel, tests, stop=stop, logs=logs, tell=tell) for kernel in kernels]
         try:
@@ -112,8 +114,8 @@ def survey(
 ) -> Survey:  # fmt: skip
     """Ask one kernel what it can do, and then run the tests in a second, fresh boot."""
     where = str(Path.cwd())
-    guest = boot(kernel, [sys.executable, "-m", "squall.lab.inside"], PROBE_SECONDS_MAX, folder=where, stop=stop)
-    guest.keep(logs, "probe")
+    guest = boot(kernel, [sys.executable, "-m", "squall.lab.inside"], PROBE_SECONDS_MAX, folder=where, stop=stop,
+                 log=logs / f"{kernel.release}-probe.log" if logs else None)  # fmt: skip
     problem = guest.problem()
     said: dict[str, Any] = {} if problem else json.loads(guest.result)
     doctor = said.get("doctor", {})
