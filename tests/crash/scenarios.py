@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from squall.kernel.bpf import loads
 
 __all__ = ["SCENARIOS", "Place", "Scenario"]
 
@@ -40,8 +43,13 @@ class Scenario:
 
     def missing(self) -> str:
         """Why it cannot be run here, "" when it can."""
-        if any(fault["type"].startswith("network.") for fault in self.faults) and os.geteuid() != 0:
+        apart = any(fault["type"].startswith(("dns.", "network.", "tcp.delay")) or "connections" in fault for fault in self.faults)
+        if apart and os.geteuid() != 0:
             return "needs root for a network namespace: run the tests with sudo to see this"
+        if "nft-table" in self.kinds and shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin") is None:
+            return "there is no nft: apt-get install nftables"
+        if "hijack" in self.kinds and loads("hijack").works is False:
+            return f"this kernel leads no connections away: {loads('hijack').reason}"
         if self.own_cgroup and os.geteuid() != 0:
             return "needs root to make a cgroup: run the tests with sudo to see this"
         if self.own_cgroup and not Path(UNIFIED, "cgroup.procs").is_file():
@@ -66,8 +74,12 @@ class Scenario:
     def _fault(self, fault: dict[str, Any], place: Place) -> dict[str, Any]:
         if fault["type"] == "stress.disk":
             fault["path"] = place.folder
-        if fault["type"].startswith(("tcp.", "http.")):
+        if "connections" in fault or fault["type"] == "tcp.delay":
+            fault["targets"] = {"process": {"pid": place.apart}}
+        elif fault["type"].startswith(("tcp.", "http.")):
             fault["targets"] = {"route": {"listen": f"127.0.0.1:{place.listen}", "upstream": f"127.0.0.1:{place.port}"}}
+        elif fault.get("targets") == {"netns": "apart"}:
+            fault["targets"] = {"netns": f"/proc/{place.apart}/ns/net"}
         elif fault["type"].startswith("network."):
             fault["targets"] = {"process": {"pid": place.apart}}
         elif self.follow:
@@ -93,10 +105,20 @@ SCENARIOS: dict[str, Scenario] = {
     "clock-skew": _one("clock-skew kernel-worker", type="time.skew", offset="1h"),
     "syscall-patch": _one("syscall-patch", type="io.delay", calls=["open"], delay="5ms"),
     "dns": _one("own-cgroup kernel-worker", type="dns.error", names=["*"]),
+    "dns-netns": _one("kernel-worker nft-table", type="dns.error", names=["*"], targets={"netns": "apart"}),
     "network": _one("own-cgroup kernel-worker", type="network.loss", percent="50%", direction="both"),
     "network-filter": Scenario(
         frozenset({"own-cgroup", "tc-filter", "kernel-worker"}), ({"type": "network.partition"},),
         environment=(("SQUALL_TC", "clsact"),),
+    ),
+    "hijack-inbound": _one("hijack toxic", type="tcp.latency", latency="20ms", connections="inbound"),
+    "hijack-outbound": _one("own-cgroup hijack toxic", type="tcp.reset", connections="outbound"),
+    "hijack-down": _one("hijack route-down", type="tcp.down", connections="inbound"),
+    "line": _one("own-cgroup kernel-worker", type="network.delay", latency="20ms", direction="both"),
+    "tcp-policy": _one("own-cgroup kernel-worker", type="tcp.delay", policy={"0.0.0.0:0": "20ms"}),
+    "root-qdisc": Scenario(
+        frozenset({"own-cgroup", "root-qdisc", "kernel-worker"}), ({"type": "network.bandwidth", "rate": "1mbit"},),
+        environment=(("SQUALL_WITHOUT", "line,netem"),),
     ),
     "worker-cpu": _one("worker", type="stress.cpu", load="20%"),
     "worker-memory": _one("worker", type="stress.memory", amount="4MiB"),
