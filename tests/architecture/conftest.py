@@ -56,7 +56,11 @@ def files() -> list[Path]:
 @pytest.fixture(scope="session")
 def python_files(files: list[Path]) -> list[Path]:
     """Every Python file of the repository, relative to `root`."""
-    return [path for path in files if path.suffix == ".py" or path == Path("tools/debian-cache")]
+    return [
+        path
+        for path in files
+        if path.suffix == ".py" or path in {Path("tools/debian-cache"), Path("tools/debian-kernels")}
+    ]
 
 
 @pytest.fixture(scope="session")
