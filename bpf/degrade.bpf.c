@@ -9,6 +9,10 @@
 
 #include <asm/ptrace.h>
 
+#ifndef NULL
+#define NULL ((void *)0)
+#endif
+
 enum { CALLS, DELAYED, CUT_SHORT, LEFT };
 
 struct settings {
@@ -75,6 +79,7 @@ static __always_inline void record(__u32 which, __u64 ns)
 struct entry {
 	__u64 began_ns;
 	__u64 ready_ns; /* when the wait was over */
+	__u64 stack;
 };
 
 struct {
@@ -92,6 +97,8 @@ struct {
 } last_entry SEC(".maps");
 
 /* Where it was called from, for whoever attaches `leave` there: what lies on the stack at an entry is a return address. */
+enum { SEEN = 1, WATCHED };
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16);
@@ -99,23 +106,36 @@ struct {
 	__type(value, __u8);
 } callers SEC(".maps");
 
-/* A function that finds its stack too small grows it and begins anew, at the same instruction, within microseconds. */
-#define BEGINS_ANEW_NS 50000
+/* A function that finds its stack too small grows it, one that is asked to make room for another goroutine does so, and
+ * then both begin anew at the very same instruction: the first at once, on another stack; the second some time later,
+ * on the same. That is one call, if it has not been left; which is only known of callers that are watched.
+ */
+#define GROWN_NS 50000
+#define PREEMPTED_NS 200000000
 
-struct wait {
-	__u64 until_ns;
+static __always_inline bool begins_anew(struct entry *before, __u64 stack, bool is_watched, __u64 now_ns)
+{
+	__u64 since_ns = now_ns - before->ready_ns;
+
+	if (before->stack != stack)
+		return since_ns < GROWN_NS;
+	return is_watched && since_ns < PREEMPTED_NS;
+}
+
+struct until {
+	__u64 ns;
 };
 
-static long turn(__u32 index, struct wait *wait)
+static long turn(__u32 index, struct until *until)
 {
-	return bpf_ktime_get_ns() >= wait->until_ns;
+	return bpf_ktime_get_ns() >= until->ns;
 }
 
 static __always_inline void wait_looped(__u64 until_ns)
 {
-	struct wait wait = {.until_ns = until_ns};
+	struct until until = {.ns = until_ns};
 
-	bpf_loop(1 << 23, turn, &wait, 0);
+	bpf_loop(1 << 23, turn, &until, 0);
 }
 
 #define READ2 now = bpf_ktime_get_ns(); now = bpf_ktime_get_ns();
@@ -134,22 +154,50 @@ static __always_inline void wait_bounded(__u64 until_ns)
 	}
 }
 
+static __always_inline void wait(struct settings *now, __u64 began_ns, bool looped)
+{
+	__u64 took_ns;
+
+	if (looped)
+		wait_looped(began_ns + now->delay_ns);
+	else
+		wait_bounded(began_ns + now->delay_ns);
+	took_ns = bpf_ktime_get_ns() - began_ns;
+	count(DELAYED);
+	record(INJECTED, took_ns);
+	if (took_ns < now->delay_ns)
+		count(CUT_SHORT);
+}
+
+/* Whether this is a call that began before; otherwise it is written down. */
+static __always_inline bool known(struct pt_regs *regs, __u64 began_ns)
+{
+	__u64 goroutine = regs->r14, caller = 0;
+	struct entry *before, fresh = {.began_ns = began_ns, .ready_ns = began_ns, .stack = regs->rsp};
+	__u8 seen = SEEN, *state;
+
+	if (bpf_probe_read_user(&caller, sizeof(caller), (void *)regs->rsp))
+		return false;
+	state = bpf_map_lookup_elem(&callers, &caller);
+	if (!state)
+		bpf_map_update_elem(&callers, &caller, &seen, BPF_ANY);
+	before = bpf_map_lookup_elem(&entries, &goroutine);
+	if (before && begins_anew(before, regs->rsp, state && *state == WATCHED, began_ns))
+		return true;
+	bpf_map_update_elem(&entries, &goroutine, &fresh, BPF_ANY);
+	return false;
+}
+
 static __always_inline int enter(struct pt_regs *regs, bool looped)
 {
-	__u64 began_ns = bpf_ktime_get_ns(), ready_ns = began_ns, *last, goroutine = regs->r14, caller = 0;
+	__u64 began_ns = bpf_ktime_get_ns(), *last, goroutine = regs->r14;
 	struct settings *now;
-	struct entry *before, fresh = {};
+	struct entry *entry;
 	__u32 zero = 0;
-	__u8 seen = 1;
 
 	now = bpf_map_lookup_elem(&setting, &zero);
-	if (!now || !lease_holds())
+	if (!now || !lease_holds() || (now->goroutines && known(regs, began_ns)))
 		return 0;
-	if (now->goroutines) {
-		before = bpf_map_lookup_elem(&entries, &goroutine);
-		if (before && began_ns - before->ready_ns < BEGINS_ANEW_NS)
-			return 0;
-	}
 	count(CALLS);
 	last = bpf_map_lookup_elem(&last_entry, &zero);
 	if (last) {
@@ -157,25 +205,12 @@ static __always_inline int enter(struct pt_regs *regs, bool looped)
 			record(BETWEEN, began_ns - *last);
 		*last = began_ns;
 	}
-	if (now->delay_ns && drawn(now->share)) {
-		if (looped)
-			wait_looped(began_ns + now->delay_ns);
-		else
-			wait_bounded(began_ns + now->delay_ns);
-		ready_ns = bpf_ktime_get_ns();
-		count(DELAYED);
-		record(INJECTED, ready_ns - began_ns);
-		if (ready_ns - began_ns < now->delay_ns)
-			count(CUT_SHORT);
-	}
-	if (now->goroutines) {
-		if (!bpf_probe_read_user(&caller, sizeof(caller), (void *)regs->rsp) &&
-		    !bpf_map_lookup_elem(&callers, &caller))
-			bpf_map_update_elem(&callers, &caller, &seen, BPF_ANY);
-		fresh.began_ns = began_ns;
-		fresh.ready_ns = ready_ns;
-		bpf_map_update_elem(&entries, &goroutine, &fresh, BPF_ANY);
-	}
+	if (!now->delay_ns || !drawn(now->share))
+		return 0;
+	wait(now, began_ns, looped);
+	entry = now->goroutines ? bpf_map_lookup_elem(&entries, &goroutine) : NULL;
+	if (entry)
+		entry->ready_ns = bpf_ktime_get_ns();
 	return 0;
 }
 

@@ -64,7 +64,9 @@ def _others(functions: GoFunctions, name: str) -> str:
     """Names that may have been meant."""
     last = name.rpartition(".")[2]
     near = [one for one in functions.matching(f".{last}", 200) if one.endswith(f".{last}") and "type:" not in one]
-    return f" (there is {', '.join(near[:5])})" if near else " (it may have been inlined, or left out as unused)"
+    if name in near:
+        return ": the compiler has inlined it everywhere"
+    return f" (there is {', '.join(near[:5])})" if near else " (it may have been left out as unused)"
 
 
 def _inode(pid: int) -> int:

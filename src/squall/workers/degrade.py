@@ -34,6 +34,7 @@ SHARE_ALWAYS = 0xFFFFFFFF
 _SETTING = struct.Struct("<QII")
 _ZERO = struct.pack("<I", 0)
 _CALLS, _DELAYED, _CUT_SHORT = 0, 1, 2
+_WATCHED = b"\x02"
 _TABLE_S = 1.0
 _CALLERS_MOST = 16
 
@@ -115,6 +116,7 @@ class _Degraded:
                 if offset is not None:
                     with contextlib.suppress(SquallError):  # then only what these calls took is not known
                         self._programs.attach([self._hook("leave", offset)])
+                        self._programs.adjust("callers", caller, _WATCHED)
 
     def counts(self) -> Mapping[str, int]:
         counters = self._programs.collection.map("counters")
