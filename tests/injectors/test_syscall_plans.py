@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,23 +19,47 @@ from squall.injectors import Plan, Refusal, Site
 from squall.injectors.syscall_patch import FAMILIES, SyscallPatchInjector
 from squall.kernel import process_memory
 from squall.kernel.syscall_numbers import NUMBERS
-from squall.targets import ProcessTarget, RouteTarget
+from squall.targets import ProcessTarget, RouteTarget, find_cgroup
 from tests.file_programs import FileProgram, file_program
+from tests.specimens import needs_root, own_cgroup
+from tests.steps import done
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the stub is written for x86-64")
+NUMBERS_OF = {**NUMBERS, "process_vm_readv": 310, "ptrace": 101, "clock_gettime": 228, "getpid": 39}
 SITE = Site("some-run", Path("/nowhere"), "0-io.error", 7)
 CONFINED = """
-import ctypes, struct, sys
+import ctypes, os, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
-allow = ctypes.create_string_buffer(struct.pack("<HBBI", 6, 0, 0, 0x7FFF0000))
-program = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", 1, ctypes.addressof(allow)))
+rows = [(0x20, 0, 0, 0)]  # the number of the call
+for number in map(int, sys.argv[2:]):
+    rows += [(0x15, 0, 1, number), (6, 0, 0, 0x80000000)]  # ends the process
+rows += [(6, 0, 0, 0x7FFF0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *row) for row in rows))
+program = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", len(rows), ctypes.addressof(code)))
 assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
 print("ready", flush=True)
-sys.stdin.read()
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+for line in sys.stdin:
+    try:
+        os.fsync(fd)
+        print("ok", flush=True)
+    except OSError as error:
+        print(error.errno, flush=True)
 """
+
+
+@contextmanager
+def confined(path: Path, *forbidden: str) -> Iterator[FileProgram]:
+    """A process with a seccomp filter that ends it for these calls; it syncs a file when it is asked to."""
+    argv = [sys.executable, "-I", "-S", "-c", CONFINED, str(path), *(str(NUMBERS_OF[name]) for name in forbidden)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        started = FileProgram(process, path)
+        assert started.answer() == "ready"
+        yield started
+        process.kill()
 
 
 @pytest.fixture
@@ -93,22 +117,46 @@ def test_other_targets_are_refused() -> None:
     fault = parse_fault("io.error", {"calls": ["read"], "errno": "EIO"})
     answer = SyscallPatchInjector().plan(fault, RouteTarget("127.0.0.1:1", "127.0.0.1:2"), SITE)
     assert isinstance(answer, Refusal)
-    assert "patches processes" in answer.reason
+    assert "patches processes, it does not work on a route" in answer.reason
 
 
-def test_a_process_that_seccomp_confines_is_refused() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", CONFINED], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        started = FileProgram(process, Path("/nowhere"))
-        assert started.answer() == "ready"
-        answer = plan(started, "io.error", calls=["read"], errno="EIO")
-        assert isinstance(answer, Refusal)
-        assert "confined by seccomp" in answer.reason
-        process.kill()
+@needs_root
+def test_a_process_whose_filter_forbids_what_the_stub_calls_is_refused(tmp_path: Path) -> None:
+    for name in ("process_vm_readv", "clock_gettime", "getpid"):
+        with confined(tmp_path / "data", name) as program:
+            answer = plan(program, "io.error", calls=["sync"], errno="EIO")
+            assert isinstance(answer, Refusal)
+            assert f"forbids process {program.pid} the call {name}" in answer.reason
+            assert program.ask("sync") == "ok"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run the tests with sudo to see this")
+@needs_root
+def test_a_process_whose_filter_lets_the_stub_work_is_hit(tmp_path: Path) -> None:
+    with confined(tmp_path / "data", "ptrace") as program:
+        answer = plan(program, "io.error", calls=["sync"], errno="EIO", paths=[str(tmp_path)])
+        assert isinstance(answer, Plan), answer
+        with done(answer.actions[0]):
+            assert program.ask("sync") == "5"
+        assert program.ask("sync") == "ok"
+
+
+@needs_root
+def test_the_processes_of_a_cgroup_are_hit_and_what_they_fork(program: FileProgram) -> None:
+    with own_cgroup() as folder:
+        fault = parse_fault("io.error", {"calls": ["sync"], "errno": "EIO"})
+        empty = SyscallPatchInjector().plan(fault, find_cgroup(str(folder)), SITE)
+        assert isinstance(empty, Refusal)
+        assert "has 0" in empty.reason
+        (folder / "cgroup.procs").write_text(str(program.pid))
+        answer = SyscallPatchInjector().plan(fault, find_cgroup(str(folder)), SITE)
+        rule_of(answer)
+        assert isinstance(answer, Plan)
+        with done(answer.actions[0]):
+            assert program.round("child").sync == "EIO"
+        assert program.round("child").sync == ""
+
+
+@needs_root
 def test_a_process_that_a_debugger_holds_is_refused(program: FileProgram) -> None:
     from squall.kernel.ptrace import Tracee
 

@@ -56,7 +56,7 @@ class Delay(_OnCalls, type="io.delay", targets=("process", "cgroup")):
     """The delay is drawn evenly from delay - jitter to delay + jitter, never below zero."""
 
 
-class Corrupt(OnFiles, type="io.corrupt", targets=("process",)):
+class Corrupt(OnFiles, type="io.corrupt", targets=("process", "cgroup")):
     """What is read from files is wrong in one bit of each read that is hit, as from a disk that lies; the files stay as they are.
 
     The process may well store what it read: that is its doing, and it is not taken back. `paths` are needed.

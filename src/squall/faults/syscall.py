@@ -48,7 +48,7 @@ class Error(OnSystemCalls, type="syscall.error", targets=("process", "cgroup")):
     """The error that the process sees: ECONNREFUSED, ETIMEDOUT, ENOMEM, EAGAIN, ..."""
 
 
-class Delay(OnSystemCalls, type="syscall.delay", targets=("process",)):
+class Delay(OnSystemCalls, type="syscall.delay", targets=("process", "cgroup")):
     """The calls are made later; only the calling thread waits."""
 
     delay: Annotated[Duration, Within("1us", "10m")]

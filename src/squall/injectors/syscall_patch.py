@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import platform
 from dataclasses import asdict, replace
@@ -9,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from squall.actions import SyscallPatch
-from squall.errors import CannotInject, SquallError
+from squall.errors import CannotInject, SquallError, TargetError
 from squall.faults import io, syscall
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site, not_permitted
-from squall.kernel import proc, process_memory, syscall_patch, syscall_sites
+from squall.kernel import proc, process_memory, seccomp, syscall_patch, syscall_sites
 from squall.kernel.syscall_numbers import NUMBERS
 from squall.kernel.syscall_stub import Rule
-from squall.targets import ProcessTarget
+from squall.targets import CgroupTarget, ProcessIdentity, ProcessTarget
 
 if TYPE_CHECKING:
     from squall.actions import Recoverability
     from squall.faults import Fault
-    from squall.targets import ProcessIdentity, Target
+    from squall.targets import Target
 
 __all__ = ["FAMILIES", "SyscallPatchInjector"]
 
@@ -38,6 +39,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 """The system calls by which each of `io.*`'s calls is made."""
 
 _PATHS_MOST = 8
+_PROCESSES_MOST = 64
 _LINKS_MOST = 40
 
 
@@ -58,26 +60,53 @@ class SyscallPatchInjector:
     def plan(self, fault: Fault, target: Target, site: Site) -> Plan | Refusal:  # noqa: D102
         if not isinstance(fault, io.OnFiles | syscall.OnSystemCalls):
             return Refusal(self.mechanism, f"knows nothing of {fault.type}")
-        if not isinstance(target, ProcessTarget):
-            return Refusal(self.mechanism, f"patches processes, not a {target.kind}: name the process")
-        hit = target.with_descendants() if fault.descendants else target
-        rule = _rule(fault)
+        rule = _rule(fault, forked_too=isinstance(target, CgroupTarget) or fault.descendants)
         try:
-            if (reason := not_permitted(hit)) is not None:
-                raise CannotInject(reason)
-            missed = sum(_looked_at(identity, rule.numbers) for identity in hit.all)
+            hit = _hit(fault, target)
+            missed = sum(_looked_at(identity, rule.numbers) for identity in hit)
             actions = tuple(
                 SyscallPatch(
-                    f"{site.run}/{site.fault}.{identity.pid}", identity, target.command,
+                    f"{site.run}/{site.fault}.{identity.pid}", identity, _name(target, identity),
                     asdict(_with_real_paths(rule, identity.pid)), site.seed, _purpose(fault),
                 )
-                for identity in hit.all
+                for identity in hit
             )  # fmt: skip
         except (OSError, SquallError) as error:
             return Refusal(self.mechanism, str(error))
         return Plan(
-            self.mechanism, actions, _accuracy(fault), accuracy_ns=100_000, not_covered=_not_covered(fault, missed)
+            self.mechanism,
+            actions,
+            _accuracy(fault),
+            accuracy_ns=100_000,
+            not_covered=_not_covered(fault, target, missed),
         )
+
+
+def _hit(fault: io.OnFiles | syscall.OnSystemCalls, target: Target) -> tuple[ProcessIdentity, ...]:
+    """The processes to patch; CannotInject where this user may not, or there are none or too many."""
+    if isinstance(target, CgroupTarget):
+        identities = []
+        for pid in target.processes():
+            with contextlib.suppress(TargetError):  # it has ended since it was listed
+                identities.append(ProcessIdentity.of(pid))
+        if not 0 < len(identities) <= _PROCESSES_MOST:
+            raise CannotInject(f"patches 1 to {_PROCESSES_MOST} processes, and {target.label} has {len(identities)}")
+        reason = next((reason for one in identities if (reason := one.refusal()) is not None), None)
+    elif isinstance(target, ProcessTarget):
+        covered = target.with_descendants() if fault.descendants else target
+        identities, reason = list(covered.all), not_permitted(covered)
+    else:
+        raise CannotInject(f"patches processes, it does not work on a {target.kind}")
+    if reason is not None:
+        raise CannotInject(reason)
+    return tuple(identities)
+
+
+def _name(target: Target, identity: ProcessIdentity) -> str:
+    if isinstance(target, ProcessTarget):
+        return target.command
+    stat = identity.stat()
+    return stat.comm if stat is not None else "?"
 
 
 def _untouchable(identity: ProcessIdentity) -> str | None:
@@ -87,11 +116,24 @@ def _untouchable(identity: ProcessIdentity) -> str | None:
         return reason
     if debugger := process_memory.tracer(pid):
         return f"process {pid} is held by a debugger (pid {debugger}): only one may trace it"
-    if proc.seccomp_mode(pid):
-        return (
-            f"process {pid} is confined by seccomp, which may end it for the system calls that the stub makes "
-            "(clock_gettime, getpid, nanosleep, readlink, process_vm_readv)"
-        )
+    return _confined(identity) if proc.seccomp_mode(pid) else None
+
+
+def _confined(identity: ProcessIdentity) -> str | None:
+    """Why seccomp forbids the stub's own system calls in a process, which may end it for one; asked of its filters."""
+    pid = identity.pid
+    try:
+        programs = seccomp.filters(pid, identity.start_ticks)
+    except (OSError, SquallError) as error:
+        return f"process {pid} is confined by seccomp, and its filters cannot be read: {error}"
+    if not programs:
+        return f"process {pid} is confined by seccomp to read, write and exit"
+    try:
+        for name, (number, *arguments) in syscall_patch.OWN_CALLS.items():
+            if any(seccomp.outcome(one, number, arguments) not in (seccomp.ALLOW, seccomp.LOG) for one in programs):
+                return f"seccomp forbids process {pid} the call {name}, which the stub makes"
+    except (IndexError, KeyError, ValueError) as error:
+        return f"process {pid} is confined by seccomp, by a filter that is not understood: {error}"
     return None
 
 
@@ -103,7 +145,7 @@ def _looked_at(identity: ProcessIdentity, numbers: tuple[int, ...]) -> int:
     return syscall_patch.uncovered(syscall_sites.modules(identity.pid), numbers)
 
 
-def _rule(fault: io.OnFiles | syscall.OnSystemCalls) -> Rule:
+def _rule(fault: io.OnFiles | syscall.OnSystemCalls, *, forked_too: bool) -> Rule:
     if isinstance(fault, io.Corrupt):
         names = FAMILIES["read"]
     elif isinstance(fault, io.Error | io.Delay):
@@ -115,7 +157,7 @@ def _rule(fault: io.OnFiles | syscall.OnSystemCalls) -> Rule:
         error=getattr(errno, fault.errno) if isinstance(fault, io.Error | syscall.Error) else 0,
         delay_ns=int(fault.delay) if isinstance(fault, io.Delay | syscall.Delay) else 0,
         jitter_ns=int(fault.jitter) if isinstance(fault, io.Delay | syscall.Delay) else 0,
-        share=float(fault.percent), times=fault.times or 0, files=isinstance(fault, io.OnFiles), children=fault.descendants,
+        share=float(fault.percent), times=fault.times or 0, files=isinstance(fault, io.OnFiles), children=forked_too,
         spoil=isinstance(fault, io.Corrupt), paths=fault.paths if isinstance(fault, io.OnFiles) else (),
     )  # fmt: skip
 
@@ -172,11 +214,13 @@ def _accuracy(fault: Fault) -> str:
     return "exactly the calls that fit; the share is drawn for each of them"
 
 
-def _not_covered(fault: Fault, missed: int) -> tuple[str, ...]:
+def _not_covered(fault: Fault, target: Target, missed: int) -> tuple[str, ...]:
     what = [
         "io_uring and memory-mapped files: they make no system call for each access",
         "code that is loaded or compiled after the fault began",
     ]
+    if isinstance(target, CgroupTarget):
+        what.append("processes that come into the group without having been forked from one that is hit")
     if missed:
         what.append(
             f"{missed} place{'s' if missed > 1 else ''} of the program or its libraries that cannot be patched safely"

@@ -20,7 +20,7 @@ from squall.kernel import proc, process_memory
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Registers", "Tracee"]
+__all__ = ["Registers", "Tracee", "ptrace_read"]
 
 _SINGLESTEP, _GETREGS, _SETREGS, _DETACH = 9, 12, 13, 17
 _GETREGSET, _SEIZE, _INTERRUPT, _GETSIGMASK, _SETSIGMASK = 0x4204, 0x4206, 0x4207, 0x420A, 0x420B
@@ -52,10 +52,17 @@ class Registers(ctypes.Structure):
     ]  # fmt: skip
 
 
-def _ptrace(request: int, tid: int, address: int = 0, data: int = 0) -> None:
-    if _libc.ptrace(request, tid, address, data) < 0:
+def ptrace_read(request: int, tid: int, address: int = 0, data: int = 0) -> int:
+    """Make one request about a thread that is held; what the kernel answers, OSError when it refuses."""
+    result = int(_libc.ptrace(request, tid, address, data))
+    if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+    return result
+
+
+def _ptrace(request: int, tid: int, address: int = 0, data: int = 0) -> None:
+    ptrace_read(request, tid, address, data)
 
 
 class Tracee:

@@ -23,11 +23,29 @@ if TYPE_CHECKING:
 
     from squall.kernel.process_memory import Mapping
 
-__all__ = ["Layout", "Patch", "Region", "carriers", "install", "lay_out", "patched", "remove_everywhere", "uncovered"]
+__all__ = [
+    "OWN_CALLS",
+    "Layout",
+    "Patch",
+    "Region",
+    "carriers",
+    "install",
+    "lay_out",
+    "patched",
+    "remove_everywhere",
+    "uncovered",
+]
 
 _MMAP, _MUNMAP = 9, 11
 _READ_EXECUTE, _READ_WRITE = 5, 3
 _PRIVATE, _SHARED, _EXACTLY_THERE, _UNRESERVED = 0x22, 0x21, 0x100000, 0x4000
+OWN_CALLS: dict[str, tuple[int, ...]] = {
+    "mmap": (_MMAP, 0, syscall_stub.BASE_SIZE, _READ_EXECUTE, _PRIVATE | _EXACTLY_THERE, -1 & (1 << 64) - 1),
+    "mmap of shared memory": (_MMAP, 0, syscall_stub.CONTROL_SIZE, _READ_WRITE, _SHARED | _EXACTLY_THERE, -1 & (1 << 64) - 1),
+    "munmap": (_MUNMAP,), "fstat": (5,), "nanosleep": (35,), "getpid": (39,), "readlink": (89,),
+    "clock_gettime": (228, 7), "process_vm_readv": (310,),
+}  # fmt: skip
+"""What is called in the target's name, with the arguments that a filter may look at."""
 _REACH = (1 << 31) - (64 << 20)
 _GUARD = 0x10000
 _LOWEST, _HIGHEST = 0x100000, 0x7FFF_FFFF_0000
