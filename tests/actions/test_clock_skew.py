@@ -26,6 +26,21 @@ pytestmark = [pytest.mark.kernel, specimens.needs_root]
 
 HOUR = 3600 * SECOND
 
+FORKS_AND_ENDS = """
+import os, signal, time
+def fork(*_):
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+        os._exit(0)
+    while True:
+        time.sleep(1)
+signal.signal(signal.SIGUSR1, fork)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+
 
 @pytest.fixture(params=LANGUAGES)
 def reader(request: pytest.FixtureRequest) -> Iterator[Clock]:
@@ -73,9 +88,7 @@ def test_it_is_changed_while_on_for_all_threads_at_once_and_never_seen_half(read
             specimens.wait_for(lambda at=offset: reader.is_ahead(at), "it has changed")  # type: ignore[misc]
             specimens.wait_for(lambda at=leaps + 4 * number: reader.read().leaps >= at, "each thread has seen it")  # type: ignore[misc]
         assert reader.read().leaps == leaps + 4 * 20
-        assert surviving(skew.worker.token) == worker or [s.pid for s in surviving(skew.worker.token)] == [
-            s.pid for s in worker
-        ]
+        assert [stat.pid for stat in surviving(skew.worker.token)] == [stat.pid for stat in worker]
 
 
 @pytest.mark.parametrize("drift_ppm", [100_000.0, -100_000.0])
@@ -154,6 +167,7 @@ def test_a_program_that_is_started_by_exec_has_a_true_clock_and_the_process_goes
         assert reader.is_ahead(HOUR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["c", "python"])
 def test_a_forked_child_is_true_within_a_second_and_undone_too(language: str) -> None:
     with clock(language) as parent, skewing(parent.pid, HOUR) as skew:
@@ -168,6 +182,7 @@ def test_a_forked_child_is_true_within_a_second_and_undone_too(language: str) ->
         assert abs(parent.child_ahead_ns(child)) < SECOND
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["c", "python"])
 def test_with_descendants_a_forked_child_stays_skewed_until_it_is_undone(language: str) -> None:
     with clock(language) as parent:
@@ -184,11 +199,10 @@ def test_with_descendants_a_forked_child_stays_skewed_until_it_is_undone(languag
         assert abs(parent.child_ahead_ns(child)) < SECOND
 
 
-def test_a_child_whose_parent_is_gone_is_found(in_c: Clock) -> None:
+def test_a_child_whose_parent_is_gone_is_found() -> None:
     """An orphan descends from nobody that is known; it is known by the token in its memory."""
-    script = "import os, sys, time\nif os.fork(): os._exit(0)\nprint('ready', flush=True)\ntime.sleep(600)"
     with ExitStack() as stack:
-        parent = stack.enter_context(specimens.python("import os, sys\nprint('ready', flush=True)\n" + _FORKS_AND_ENDS))
+        parent = stack.enter_context(specimens.python(FORKS_AND_ENDS))
         patch = stack.enter_context(skewing(parent.pid, HOUR)).patch
         assert parent.popen.stdout is not None
         os.kill(parent.pid, signal.SIGUSR1)
@@ -200,25 +214,9 @@ def test_a_child_whose_parent_is_gone_is_found(in_c: Clock) -> None:
         patch.undo()
         assert functions(child) == vdso.own().image[: vdso.own().padding]
         assert patch.verify().normal
-    assert script
-    assert in_c.is_ahead(0)
 
 
-_FORKS_AND_ENDS = """
-import signal, time
-def fork(*_):
-    child = os.fork()
-    if child:
-        print(child, flush=True)
-        os._exit(0)
-    while True:
-        time.sleep(1)
-signal.signal(signal.SIGUSR1, fork)
-while True:
-    signal.pause()
-"""
-
-
+@pytest.mark.slow
 def test_a_killed_worker_leaves_a_true_clock_within_about_a_second(reader: Clock) -> None:
     with skewing(reader.pid, HOUR) as skew:
         assert reader.is_ahead(HOUR)
@@ -232,6 +230,7 @@ def test_a_killed_worker_leaves_a_true_clock_within_about_a_second(reader: Clock
         assert not skew.patch.verify().normal
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_stopped_lets_the_lease_lapse_and_says_so(in_c: Clock) -> None:
     with skewing(in_c.pid, HOUR) as skew:
         (worker,) = surviving(skew.worker.token)
@@ -303,12 +302,14 @@ def test_undo_before_do_and_after_the_end_is_harmless() -> None:
         fresh.prepare()
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_skew_the_same_clock_and_what_one_left_is_put_right_by_the_next(in_c: Clock) -> None:
     other = ClockSkew("another/0.1", ProcessIdentity.of(in_c.pid), "it")
     with skewing(in_c.pid, HOUR) as skew:
         with pytest.raises(TargetError, match="skewed by another run"):
             other.prepare()
-        end_workers(skew.worker.token)  # it ends, and nobody undoes it
+        end_workers(skew.worker.token)  # it is killed, and nobody undoes it
+        specimens.wait_for(lambda: in_c.is_ahead(0), "the lease is over")
         prepared = other.prepare()
         prepared.do()
         skew.patch.undo()
