@@ -135,3 +135,46 @@ def test_a_new_configuration_needs_the_same_module_and_a_life_line(working: Work
         os.kill(stat.pid, signal.SIGKILL)
         specimens.wait_for(lambda: (now := proc.read_stat(stat.pid)) is None or now.gone, "it has ended")
         assert not worker.become(worker, (life_line,))
+
+
+def test_one_that_stands_by_is_the_one_that_works(token: str) -> None:
+    worker = Worker(token, "squall.workers.cpu", "test", {"load": 0.1, "workers": 1})
+    worker.stand_by()
+    worker.stand_by()
+    specimens.wait_for(lambda: surviving(token), "it stands by")
+    [ready] = surviving(token)
+    (life_line,) = worker.do()
+    try:
+        assert ready.pid in {stat.pid for stat in surviving(token)}
+        worker.dismiss()
+        assert worker.in_force(), "what works is not dismissed"
+    finally:
+        os.close(life_line)
+        worker.undo()
+    assert worker.verify().normal
+
+
+def test_one_that_stood_by_and_died_is_started_anew(token: str) -> None:
+    worker = Worker(token, "squall.workers.cpu", "test", {"load": 0.1, "workers": 1})
+    worker.stand_by()
+    specimens.wait_for(lambda: surviving(token), "it stands by")
+    [ready] = surviving(token)
+    os.kill(ready.pid, signal.SIGKILL)
+    specimens.wait_for(lambda: not surviving(token), "it is gone")
+    (life_line,) = worker.do()
+    try:
+        assert worker.in_force()
+    finally:
+        os.close(life_line)
+        worker.undo()
+
+
+def test_one_that_is_dismissed_leaves_nothing_and_neither_does_one_whose_owner_dies(token: str) -> None:
+    worker = Worker(token, "squall.workers.cpu", "test", {"load": 0.1, "workers": 1})
+    worker.stand_by()
+    worker.dismiss()
+    worker.dismiss()
+    assert worker.verify().normal
+    ran = specimens.elsewhere(OWNER.replace("held = worker.do()", "worker.stand_by()"), token, "cpu", "{}")
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    specimens.wait_for(lambda: not surviving(token), "it has ended")

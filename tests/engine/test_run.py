@@ -415,12 +415,12 @@ def test_a_full_disk_ends_the_run_and_leaves_nothing(
 
 
 def test_a_fault_on_the_wrong_kind_of_target_is_wrong_input(bench: Bench, service: Service) -> None:
-    targets = {"process": {"pid": service.pid}}
-    with pytest.raises((InputError, ValueError), match="route"):
+    targets = {"route": {"listen": "127.0.0.1:1", "upstream": f"127.0.0.1:{service.port}"}}
+    with pytest.raises((InputError, ValueError), match=r"process\.pause happens to a process"):
         bench.execute(
             {
                 "targets": targets,
                 "duration": "1s",
-                "faults": [{"type": "tcp.down", "targets": targets, "duration": "1s"}],
+                "faults": [{"type": "process.pause", "targets": targets, "duration": "1s"}],
             }
         )

@@ -4,7 +4,18 @@ One class a file; standard library only, for the guardian undoes with nothing in
 prepares by reading the present state, and makes only what it named, so that whoever reads the journal can undo it.
 """
 
-from squall.actions.base import ACTIONS, Action, Adjustable, Counted, Leased, Look, Recoverability, decode, encode
+from squall.actions.base import (
+    ACTIONS,
+    Action,
+    Adjustable,
+    Counted,
+    Leased,
+    Look,
+    Recoverability,
+    StandsBy,
+    decode,
+    encode,
+)
 from squall.actions.clock_skew import ClockSkew
 from squall.actions.file_limit import FileLimit
 from squall.actions.guardian_cgroup import GuardianCgroup
@@ -48,6 +59,7 @@ __all__ = [
     "RootQdisc",
     "RouteDown",
     "Signal",
+    "StandsBy",
     "SyscallPatch",
     "TcFilter",
     "Toxic",

@@ -13,7 +13,18 @@ from squall.targets.identity import ProcessIdentity
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["ACTIONS", "Action", "Adjustable", "Counted", "Leased", "Look", "Recoverability", "decode", "encode"]
+__all__ = [
+    "ACTIONS",
+    "Action",
+    "Adjustable",
+    "Counted",
+    "Leased",
+    "Look",
+    "Recoverability",
+    "StandsBy",
+    "decode",
+    "encode",
+]
 
 Recoverability = Literal["lease", "guarded", "irreversible"]
 """How a step ends when its owner dies: `lease` by itself, `guarded` when somebody undoes it, `irreversible` never."""
@@ -106,6 +117,17 @@ class Leased(Protocol):
 
     def in_force(self) -> bool:
         """Whether it is still on."""
+
+
+@runtime_checkable
+class StandsBy(Protocol):
+    """A step that starts a process, and can have it ready before its time comes; that touches nothing."""
+
+    def stand_by(self) -> None:
+        """Have it ready; once is enough."""
+
+    def dismiss(self) -> None:
+        """It is not needed any more; harmless when it is at work, or was never there."""
 
 
 def encode(action: Action) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from squall.actions.base import Action, Look
 from squall.actions.pause import free_to_stop, let_go, look_at
-from squall.actions.worker import TOKEN, end_workers, spawn, surviving, tell
+from squall.actions.worker import TOKEN, dismiss, end_workers, spawn, stand_by, surviving, tell
 from squall.workers import pause
 
 if TYPE_CHECKING:
@@ -35,6 +35,14 @@ class PauseCycle(Action, kind="pause-cycle", recoverability="guarded"):
     def prepare(self) -> PauseCycle:  # noqa: D102 - as the base says
         free_to_stop(self.process, self.name)
         return self
+
+    def stand_by(self) -> None:
+        """Have its worker ready."""
+        stand_by("squall.workers.pause", self.token)
+
+    def dismiss(self) -> None:
+        """End the worker that stands by for it."""
+        dismiss(self.token)
 
     def do(self) -> tuple[int, ...]:  # noqa: D102
         life_line, _ = spawn("squall.workers.pause", self.token, [json.dumps(_config(self))])

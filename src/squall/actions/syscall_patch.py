@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from squall.actions.base import Action, Look
 from squall.actions.kernel_worker import published
-from squall.actions.worker import TOKEN, end_workers, spawn, surviving, tell, wait_for_end
+from squall.actions.worker import TOKEN, dismiss, end_workers, spawn, stand_by, surviving, tell, wait_for_end
 from squall.errors import TargetError
 from squall.kernel import process_memory, syscall_patch
 from squall.kernel.syscall_stub import Rule
@@ -60,6 +60,14 @@ class SyscallPatch(Action, kind="syscall-patch", recoverability="guarded"):
     def adjusted(self, new: Action) -> Action:
         """The new rule on the patches that are there."""
         return replace(new, regions=self.regions, patches=self.patches) if isinstance(new, SyscallPatch) else new
+
+    def stand_by(self) -> None:
+        """Have its worker ready."""
+        stand_by("squall.workers.syscall_patch", self.token)
+
+    def dismiss(self) -> None:
+        """End the worker that stands by for it."""
+        dismiss(self.token)
 
     def do(self) -> tuple[int, ...]:  # noqa: D102
         life_line, _ = spawn("squall.workers.syscall_patch", self.token, [json.dumps(asdict(self._config()))])

@@ -21,7 +21,7 @@ from squall.workers.lifeline import HELD_BACK
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Worker", "end_workers", "spawn", "surviving", "tell", "wait_for_end"]
+__all__ = ["Worker", "dismiss", "end_workers", "spawn", "stand_by", "surviving", "tell", "wait_for_end"]
 
 TOKEN = "SQUALL_WORKER"  # noqa: S105 - the name of a variable, not a secret
 """Every worker carries its token in this variable, so that whoever reads the journal can find it."""
@@ -34,26 +34,47 @@ _children: dict[str, list[int]] = {}
 """What this process has started, by token: it must reap them, however they ended."""
 
 
+_standing_by: dict[str, subprocess.Popen[bytes]] = {}
+"""Processes that wait for their arguments, by token; they end when this process does, at the end of their input."""
+
+
+def stand_by(module: str, token: str, *, site: bool = False) -> None:
+    """Start the process that `spawn` with this token will use: what takes its time is done when the moment comes.
+
+    It has touched nothing and does nothing; `dismiss` ends it.
+    """
+    if token not in _standing_by:
+        _standing_by[token] = _start(module, token, [launch.STAND_BY], site=site)
+
+
+def dismiss(token: str) -> None:
+    """End the process that stands by under this token, if there is one."""
+    process = _standing_by.pop(token, None)
+    if process is not None:
+        _close(process)
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 def spawn(module: str, token: str, config: Sequence[str], *, site: bool = False) -> tuple[int, int]:
     """Start `module.main()` and wait until it says "ready"; returns its life line (the pipe to its stdin) and its pid.
 
     The worker ends when the life line closes. What it writes instead of "ready" is the reason of an ActionFailed.
     """
-    environment = {
-        "PATH": os.environ.get("PATH", ""),
-        "LANG": "C.UTF-8",
-        OWN_MARK: token.partition("/")[0],
-        TOKEN: token,
-    }
-    process = subprocess.Popen(
-        launch.command(module, *config, site=site), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, env=environment, start_new_session=True, cwd="/",
-    )  # fmt: skip
-    assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
-    line = _first_line(process.stdout.fileno())
-    process.stdout.close()
+    process = _called(token, config)
+    line = _first_line(process) if process is not None else ""
+    if process is None or not line:  # none stood by, or it died
+        if process is not None:
+            _close(process)
+            process.wait()
+        process = _start(module, token, config, site=site)
+        line = _first_line(process)
+    assert process.stdin is not None  # noqa: S101 - it is a pipe
     life_line = os.dup(process.stdin.fileno())  # not inheritable, as Python's descriptors are
-    process.stdin.close()
+    _close(process)
     process.returncode = 0  # it is reaped by `end_workers`; a Popen would warn that it still runs
     _children.setdefault(token, []).append(process.pid)
     if line.strip() != "ready":
@@ -61,6 +82,41 @@ def spawn(module: str, token: str, config: Sequence[str], *, site: bool = False)
         end_workers(token)
         raise ActionFailed(_reason(line.strip()) or f"the worker {module} ended before it was ready")
     return life_line, process.pid
+
+
+def _called(token: str, config: Sequence[str]) -> subprocess.Popen[bytes] | None:
+    """The process that stands by under this token, told what to do; None when there is none, or when it has ended."""
+    process = _standing_by.pop(token, None)
+    if process is None:
+        return None
+    assert process.stdin is not None  # noqa: S101 - it is a pipe
+    try:
+        os.write(process.stdin.fileno(), json.dumps(list(config)).encode() + b"\n")
+    except BrokenPipeError:
+        _close(process)
+        process.wait()
+        return None
+    return process
+
+
+def _start(module: str, token: str, arguments: Sequence[str], *, site: bool) -> subprocess.Popen[bytes]:
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "LANG": "C.UTF-8",
+        OWN_MARK: token.partition("/")[0],
+        TOKEN: token,
+    }
+    return subprocess.Popen(
+        launch.command(module, *arguments, site=site), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, env=environment, start_new_session=True, cwd="/",
+    )  # fmt: skip
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
 
 
 def _reason(line: str) -> str:
@@ -71,7 +127,10 @@ def _reason(line: str) -> str:
     return line
 
 
-def _first_line(fd: int) -> str:
+def _first_line(process: subprocess.Popen[bytes]) -> str:
+    """What it says first, "" when it ends without a word."""
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    fd = process.stdout.fileno()
     poll, data, deadline = select.poll(), b"", time.monotonic() + _READY_S
     poll.register(fd, select.POLLIN)
     while b"\n" not in data and len(data) < 1 << 16:
@@ -144,6 +203,14 @@ class Worker(Action, kind="worker", recoverability="lease"):
     holds: tuple[str, ...] = ()
     linger_s: float = 0.0
     """So long it may take to end in good order (it has let go by then) before it is ended."""
+
+    def stand_by(self) -> None:
+        """Have its process ready."""
+        stand_by(self.module, self.token)
+
+    def dismiss(self) -> None:
+        """End the process that stands by for it."""
+        dismiss(self.token)
 
     def do(self) -> tuple[int, ...]:  # noqa: D102 - as the base says
         life_line, _ = spawn(self.module, self.token, [json.dumps(self.config)])

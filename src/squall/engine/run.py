@@ -190,6 +190,7 @@ class Run:
             error = _squall_error(group)
         self._enter("recover") if self._stage != "recover" else None
         driver.tell(await asyncio.to_thread(executor.revert_all))
+        await asyncio.to_thread(driver.dismiss)
         if measuring is not None:
             measuring.close()
         watchdog.allow(_JUDGING_S)

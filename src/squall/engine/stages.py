@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from squall.actions import Counted, Leased
+from squall.actions import Counted, Leased, StandsBy
 from squall.engine.planning import PlannedFault, plan_fault
 from squall.errors import CannotInject, InputError, TargetError
 from squall.events import (
@@ -42,6 +43,8 @@ _PASSED_BY = frozenset({
 })  # fmt: skip
 """Counters of what a fault saw and could not hit."""
 _PULSES_MOST = 100_000
+_READY_MOST = 16
+"""So many processes stand by for their moment at most; others are started when it comes."""
 
 
 @dataclass(slots=True)
@@ -106,6 +109,21 @@ class Driver:
                 if action.objects() not in there:
                     there.add(action.objects())
                     self.setup.append(await self._apply(driven.planned.id, action))
+        await asyncio.to_thread(self._have_ready, self.faults)
+
+    def _have_ready(self, faults: Iterable[Driven]) -> None:
+        """Start what their steps will start, so that a fault begins when it is said to; it has touched nothing yet."""
+        steps = [one for driven in faults for one in driven.planned.actions if isinstance(one, StandsBy)]
+        for step in steps[:_READY_MOST]:
+            with contextlib.suppress(OSError):  # the step itself will say what is missing
+                step.stand_by()
+
+    def dismiss(self) -> None:
+        """End what was got ready and is not needed any more."""
+        for driven in self.faults:
+            for step in driven.planned.actions:
+                if isinstance(step, StandsBy):
+                    step.dismiss()
 
     async def drive(self, start_ns: int) -> None:
         """Run every fault through its time; returns when all have ended, soon after `stop` is set. Raises the first error."""
@@ -121,6 +139,7 @@ class Driver:
     async def _drive(self, driven: Driven, start_ns: int) -> None:
         step = driven.planned.step
         for on_ns, off_ns in _windows(step, start_ns + step.after):
+            await asyncio.to_thread(self._have_ready, [driven])
             if not await self._until(on_ns):
                 return
             await self._look_after_targets(driven)
