@@ -5,7 +5,7 @@ Everything else is passed on byte for byte. RFC 1035 section 4; RFC 6891 for EDN
 
 from __future__ import annotations
 
-import ipaddress
+import socket
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -79,8 +79,8 @@ def error(query: Query, rcode: int) -> bytes:
 
 def addresses(query: Query, found: Sequence[str], ttl_s: int) -> bytes:
     """An answer with these addresses, those of the kind that was asked for; none of that kind: the name has no such record."""
-    kind = {A: 4, AAAA: 6}[query.type]
-    packed = [one.packed for text in found if (one := ipaddress.ip_address(text)).version == kind]
+    family = {A: socket.AF_INET, AAAA: socket.AF_INET6}[query.type]
+    packed = [socket.inet_pton(family, text) for text in found if (":" in text) == (query.type == AAAA)]
     head = b"\xc0\x0c" + struct.pack(">HHI", query.type, _IN, ttl_s)  # the name is that of the question
     return _answer(query, 0, b"".join(head + struct.pack(">H", len(one)) + one for one in packed), len(packed))
 

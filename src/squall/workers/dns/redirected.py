@@ -16,8 +16,9 @@ from squall.kernel import namespaces
 from squall.kernel.conntrack import Conntrack, End, Flow
 from squall.kernel.namespaces import NetworkNamespace
 from squall.workers.dns.doors import Door, Doors
-from squall.workers.dns.resolver import Address, Resolver, Server
+from squall.workers.dns.resolver import Resolver
 from squall.workers.dns.rule import Judge, rule_of
+from squall.workers.dns.streams import Address, Server
 from squall.workers.holding import LEASE_NS
 from squall.workers.lifeline import Refused
 

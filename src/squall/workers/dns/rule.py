@@ -7,6 +7,7 @@ import random
 import re
 import socket
 import struct
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,6 +44,7 @@ class Judge:
 
     def __init__(self, rule: Rule, seed: int) -> None:
         self._draws = random.Random(seed)  # noqa: S311 - replayed from a seed, not a secret
+        self._lock = threading.Lock()
         self.counts: Counter[str] = Counter()
         self._now: tuple[Rule, re.Pattern[str]]
         self.follow(rule)
@@ -52,11 +54,16 @@ class Judge:
         names = "|".join(fnmatch.translate(name.lower().rstrip(".")) for name in rule.names)
         self._now = rule, re.compile(names)  # one assignment: a query sees the old rule or the new one
 
+    def count(self, what: str) -> None:
+        """One more of these; called from any thread."""
+        with self._lock:
+            self.counts[what] += 1
+
     def verdict(self, data: bytes) -> bytes | None:
         """The answer to this message; b"" for none at all, None where it is to be passed on."""
         query = message.read_query(data)
         answer = self._answer(query) if query is not None else None
-        self.counts["missed" if answer is None else self._now[0].kind] += 1
+        self.count("missed" if answer is None else self._now[0].kind)
         return answer
 
     def _answer(self, query: message.Query) -> bytes | None:

@@ -17,8 +17,9 @@ from squall.kernel.bpf import CgroupHook, Lifecycle
 from squall.kernel.namespaces import NetworkNamespace
 from squall.workers.dns.doors import PORTS, Door, Doors
 from squall.workers.dns.redirected import Redirected
-from squall.workers.dns.resolver import Address, Resolver, Server
+from squall.workers.dns.resolver import Resolver
 from squall.workers.dns.rule import Judge, rule_of
+from squall.workers.dns.streams import Address, Server
 from squall.workers.holding import Lease, hold
 from squall.workers.lifeline import Lifeline, Refused, run
 
