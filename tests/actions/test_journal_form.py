@@ -13,6 +13,7 @@ from squall.actions import (
     Action,
     FileLimit,
     GuardianCgroup,
+    Hijack,
     KernelWorker,
     OwnCgroup,
     Pause,
@@ -35,6 +36,10 @@ WHO = ProcessIdentity("boot", 4711, 99, 8, 15)
 EVERY: list[Action] = [
     FileLimit(WHO, "shop", leave=3, soft=20, before=1024),
     GuardianCgroup("/sys/fs/cgroup/squall-guardian-r", WHO),
+    Hijack(
+        "run/0", "squall.proxy.hijacked", "lead the connections that it makes to it",
+        {"control": "/run/squall/hijack.sock", "doors": [["::1", 80, True]]}, ("hijack:outbound:x",),
+    ),
     KernelWorker("run/0", "squall.workers.network", "lose 30% of its packets", {"share": 1}, ("x:net",)),
     OwnCgroup(WHO, "shop", "run-0.4711", descendants=True, home="/sys/fs/cgroup", folder="/sys/fs/cgroup/squall-own-r"),
     Pause(WHO, "shop"),

@@ -15,6 +15,7 @@ from squall.faults import parse_fault
 from squall.units import Duration
 
 PROCESS = Targets.model_validate({"process": {"command": "shop"}})
+ROUTE = Targets.model_validate({"route": {"listen": "a:1", "upstream": "b:2"}})
 
 
 def test_one_fault_is_an_experiment_with_the_documents_defaults() -> None:
@@ -28,8 +29,7 @@ def test_one_fault_is_an_experiment_with_the_documents_defaults() -> None:
 
 
 def test_a_fault_with_a_stroke_in_its_name_names_the_run_without() -> None:
-    route = Targets.model_validate({"route": {"listen": "a:1", "upstream": "b:2"}})
-    assert adhoc(parse_fault("tcp.slow_close", {"delay": "1s"}), route, Duration.parse("9s")).name == "tcp.slow-close"
+    assert adhoc(parse_fault("tcp.slow_close", {"delay": "1s"}), ROUTE, Duration.parse("9s")).name == "tcp.slow-close"
 
 
 def test_what_is_given_is_taken() -> None:
@@ -51,7 +51,7 @@ def test_what_is_given_is_taken() -> None:
         ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"baseline": Duration.parse("2h")}, "baseline: '2h' is out of range: 0s to 1h is allowed"),
         ({"duration": Duration.parse("1ms")}, "duration: '1ms' is out of range: 100ms to 24h is allowed"),
-        ({"fault": parse_fault("tcp.down", {})}, "tcp.down happens to a route, but its targets select a process"),
+        ({"targets": ROUTE}, "process.pause happens to a process, but its targets select a route"),
     ],
 )
 def test_what_does_not_fit_is_wrong_input(arguments: dict[str, object], message: str) -> None:

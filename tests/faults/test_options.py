@@ -18,8 +18,12 @@ def options(tag: str) -> dict[str, Option]:
 
 
 def test_what_is_required_comes_first_and_what_a_family_shares_last() -> None:
-    assert list(options("tcp.latency")) == ["--latency", "--jitter", "--correlation", "--direction", "--percent"]
-    assert [option.required for option in fault_options(FAULTS["tcp.latency"])] == [True, False, False, False, False]
+    found = fault_options(FAULTS["tcp.latency"])
+    assert [option.name for option in found] == [
+        "--latency", "--jitter", "--correlation", "--direction", "--percent",
+        "--connections", "--ports", "--peers", "--established", "--descendants",
+    ]  # fmt: skip
+    assert [option.name for option in found if option.required] == ["--latency"]
 
 
 def test_an_option_says_its_kind_its_default_and_its_meaning() -> None:
@@ -38,6 +42,11 @@ def test_an_option_says_its_kind_its_default_and_its_meaning() -> None:
         "--path": ("text", "TEXT", False),
         "--headers": ("mapping", "KEY=VALUE", True),
         "--percent": ("text", "PERCENTAGE", False),
+        "--connections": ("choice", "inbound|outbound", False),
+        "--ports": ("list", "TEXT", True),
+        "--peers": ("list", "TEXT", True),
+        "--established": ("choice", "close|leave", False),
+        "--descendants": ("flag", "", False),
     }
     assert found["--on"].choices == ("request", "response")
     assert options("process.kill")["--descendants"].kind == "flag"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from squall.actions.base import Look
 from squall.actions.kernel_worker import KernelWorker
 from squall.actions.proxy_control import ProxyControl, ProxyGone
-from squall.actions.worker import end_workers, wait_for_end
+from squall.actions.worker import end_workers, spawn, surviving, wait_for_end
 
 __all__ = ["Hijack"]
 
@@ -24,7 +26,11 @@ class Hijack(KernelWorker, kind="hijack", recoverability="lease"):
     it lets go of them, drops its faults, lets open connections drain for at most 10 s, and ends.
     """
 
-    def undo(self) -> None:  # noqa: D102 - as the base says
+    def do(self) -> tuple[int, ...]:  # noqa: D102 - as the base says
+        life_line, _ = spawn(self.module, self.token, [json.dumps(self.config)])
+        return (life_line,)
+
+    def undo(self) -> None:  # noqa: D102
         wait_for_end(self.token, _DRAIN_S)  # its life line is closed: it lets open connections end
         control = str(self.config["control"])
         with contextlib.suppress(ProxyGone):  # in order: who is still connected sees an end, not a reset
@@ -32,6 +38,15 @@ class Hijack(KernelWorker, kind="hijack", recoverability="lease"):
             wait_for_end(self.token, _DRAIN_S)
         end_workers(self.token)
         Path(control).unlink(missing_ok=True)
+
+    def verify(self) -> Look:  # noqa: D102
+        left = surviving(self.token)
+        if left:
+            return Look(normal=False, detail=f"the proxy still runs (pid {left[0].pid}), connections may be led to it")
+        return Look(normal=True, detail="the proxy has ended, connections go their own way")
+
+    def objects(self) -> tuple[str, ...]:  # noqa: D102
+        return self.holds
 
     def describe(self) -> str:  # noqa: D102
         return f"start a proxy and {self.purpose}"

@@ -53,10 +53,14 @@ class Option:
 
 
 def fault_options(model: type[Fault]) -> list[Option]:
-    """The options of a fault: what is required first, then in the order of the model's own fields, shared ones last."""
-    own = set(model.__annotations__)
+    """The options of a fault: what is required first, then the model's own, then those shared by ever more faults."""
     options = [_option(name, info) for name, info in model.model_fields.items()]
-    return sorted(options, key=lambda option: (not option.required, option.field not in own))
+    return sorted(options, key=lambda option: (not option.required, _remoteness(model, option.field)))
+
+
+def _remoteness(model: type[Fault], field: str) -> int:
+    """How far up a field is declared: 0 in the model itself."""
+    return next(far for far, one in enumerate(model.__mro__) if field in vars(one).get("__annotations__", ()))
 
 
 def fault_from_options(model: type[Fault], given: Mapping[str, object]) -> Fault:

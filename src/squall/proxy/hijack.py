@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from squall.kernel.bpf import Hook
     from squall.proxy.resolver import Address
 
-__all__ = ["Door", "Hijack", "Wanted", "address_of", "end_of"]
+__all__ = ["INBOUND", "OUTBOUND", "Door", "Hijack", "Wanted", "address_of", "end_of"]
 
 OUTBOUND = ("connect4", "connect6", "connecting", "getpeername4", "getpeername6")
 INBOUND = ("offered",)
