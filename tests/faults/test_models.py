@@ -20,6 +20,9 @@ from squall.units import Bandwidth, Duration, Ratio, Size
 STEP_KEYS = {"type", "targets", "after", "duration", "pulse", "fault"}
 
 SMALLEST: dict[str, dict[str, Any]] = {
+    "dns.error": {"names": ["*"]},
+    "dns.fixed": {"names": ["a.test"], "addresses": ["192.0.2.1"]},
+    "dns.random": {"names": ["*.test."]},
     "http.abort": {},
     "http.delay": {"delay": "1s"},
     "http.patch": {"on": "request", "query": {"a": "b"}},
