@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from squall.faults.base import Fault
+from squall.faults.frozen import Rows
 from squall.units import Drift, Offset, Within
 
 __all__ = ["WALL_CLOCKS", "Skew"]
@@ -39,7 +40,7 @@ class Skew(Fault, type="time.skew", targets=("process",)):
     drift: Annotated[Drift, Within("-500000ppm", "500000ppm")] = Drift(0)
     """By how much they run faster, or slower ("-200ppm"); a bare number is in ppm. 1 ppm is 86 ms a day."""
     clocks: Annotated[
-        tuple[Annotated[str, AfterValidator(_wall_clock), Field(json_schema_extra={"enum": list(WALL_CLOCKS)})], ...],
+        Rows[Annotated[str, AfterValidator(_wall_clock), Field(json_schema_extra={"enum": list(WALL_CLOCKS)})]],
         Field(min_length=1),
     ] = WALL_CLOCKS
     """Which of the kernel's wall clocks; gettimeofday() belongs to `realtime`, time() to `realtime_coarse`."""

@@ -32,6 +32,7 @@ __all__ = [
     "entries",
     "image",
     "survey",
+    "tai_ahead_ns",
     "token_of",
 ]
 
@@ -68,7 +69,7 @@ class Skew(NamedTuple):
         """As a slot holds it."""
         mask = sum(1 << clock for clock in self.clocks)
         rate = round(self.drift_ppm * _RATE_ONE / 1_000_000)
-        return _SLOT.pack(self.lease_ns, mask, self.shift_ns, self.base_ns, self.base_ns + _tai_ahead_ns(), rate)
+        return _SLOT.pack(self.lease_ns, mask, self.shift_ns, self.base_ns, self.base_ns + tai_ahead_ns(), rate)
 
     def ahead_ns(self, real_ns: int) -> int:
         """How far before the truth the clocks are at this true time."""
@@ -79,7 +80,7 @@ TRUE = Skew(0, (), 0, 0, 0.0)
 """Clocks that are not skewed."""
 
 
-def _tai_ahead_ns() -> int:
+def tai_ahead_ns() -> int:
     """How far CLOCK_TAI is before CLOCK_REALTIME: whole seconds, 0 where nobody has told the kernel."""
     ahead = time.clock_gettime_ns(time.CLOCK_TAI) - time.clock_gettime_ns(time.CLOCK_REALTIME)
     return round(ahead / 1e9) * 1_000_000_000
