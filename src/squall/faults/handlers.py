@@ -1,15 +1,15 @@
-"""Faults inside a running service's own handlers: what it was never prepared for happens on its own stack."""
+"""What faults inside a running service's own handlers share: which function, how many of its calls, in which language."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from squall.faults.base import Fault
-from squall.units import Duration, Ratio, Within
+from squall.units import Ratio, Within
 
-__all__ = ["HTTP_ENTRY", "Degrade", "Panic"]
+__all__ = ["HTTP_ENTRY", "InHandler"]
 
 HTTP_ENTRY = "net/http.serverHandler.ServeHTTP"
 """Where every request to a Go net/http server comes through, HTTP/1 and HTTP/2."""
@@ -26,33 +26,3 @@ class InHandler(Fault):
     """The share of calls that are hit, drawn from the experiment's seed."""
     language: Literal["auto", "go", "python"] = "auto"
     """What the service is written in; `auto` looks at the program."""
-
-
-class Degrade(InHandler, type="http.degrade", targets=("process",)):
-    """Each request is handled late: the service itself seems slow, whoever calls it and however.
-
-    In Go it is a busy wait in the kernel, which costs a CPU for as long and is meant for small times; in Python the
-    handler sleeps (an asynchronous one lets others run meanwhile).
-    """
-
-    delay: Annotated[Duration, Within("1us", "1m")]
-    """How late, at the function's entry."""
-
-
-class Panic(InHandler, type="process.panic", targets=("process",)):
-    """A handler fails as from a bug of its own: a nil dereference in Go, an exception in Python, on the request's own stack.
-
-    The service's own recover or except is what is tested. One that has none dies, as it would. What has failed cannot
-    be taken back; when the fault ends no further call fails.
-    """
-
-    count: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """How many calls fail at most; without it all that are drawn, for as long as the fault is on."""
-    exception: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*(: .+)?$", max_length=300)] | None = None
-    """Python: the exception's type and text, "RuntimeError: out of luck"; without it a RuntimeError that names Squall."""
-
-    @model_validator(mode="after")
-    def _go_has_one_panic(self) -> Self:
-        if self.language == "go" and self.exception is not None:
-            raise ValueError("`exception` is Python's: a Go panic raised from outside is a nil dereference")
-        return self

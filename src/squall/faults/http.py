@@ -1,4 +1,4 @@
-"""Faults on HTTP requests and responses that pass the proxy: by a route, or led there by the kernel."""
+"""Faults on HTTP requests and responses that pass the proxy, by a route or led there by the kernel; and in the handler."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 
 from squall.faults.connections import ConnectionFault
 from squall.faults.frozen import FrozenDict, FrozenMapping, JsonPatch, Rows
+from squall.faults.handlers import InHandler
 from squall.units import Duration, Ratio, Within
 
-__all__ = ["Abort", "Delay", "HttpFault", "Patch", "Replace"]
+__all__ = ["Abort", "Degrade", "Delay", "HttpFault", "Patch", "Replace"]
 
 _TARGETS = ("route", "process", "cgroup", "netns")
 _HUNDRED = Ratio.parse("100%")
@@ -105,3 +106,14 @@ class Patch(_Rewrite, type="http.patch", targets=_TARGETS):
         if self.on == "response" and self.query:
             raise ValueError("a response has no query: say `on: request`")
         return self
+
+
+class Degrade(InHandler, type="http.degrade", targets=("process",)):
+    """Each request is handled late: the service itself seems slow, whoever calls it and however.
+
+    In Go it is a busy wait in the kernel, which costs a CPU for as long and is meant for small times; in Python the
+    handler sleeps (an asynchronous one lets others run meanwhile).
+    """
+
+    delay: Annotated[Duration, Within("1us", "1m")]
+    """How late, at the function's entry."""

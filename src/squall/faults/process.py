@@ -1,15 +1,16 @@
-"""Faults on a process: killed, paused, crashed."""
+"""Faults on a process: killed, paused, crashed, failing in its own handlers."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from squall.faults.base import Fault
+from squall.faults.handlers import InHandler
 from squall.units import Duration, Within
 
-__all__ = ["Crash", "Kill", "Pause"]
+__all__ = ["Crash", "Kill", "Panic", "Pause"]
 
 
 class _OnProcess(Fault):
@@ -52,4 +53,23 @@ class Pause(_OnProcess, type="process.pause", targets=("process",)):
             raise ValueError("`stopped` and `every` belong together: give both, or neither for a pause without gaps")
         if self.stopped is not None and self.every is not None and self.stopped >= self.every:
             raise ValueError(f"`stopped` ({self.stopped}) must be shorter than `every` ({self.every})")
+        return self
+
+
+class Panic(InHandler, type="process.panic", targets=("process",)):
+    """A handler fails as from a bug of its own: a nil dereference in Go, an exception in Python, on the request's own stack.
+
+    The service's own recover or except is what is tested. One that has none dies, as it would. What has failed cannot
+    be taken back; when the fault ends no further call fails.
+    """
+
+    count: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """How many calls fail at most; without it all that are drawn, for as long as the fault is on."""
+    exception: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*(: .+)?$", max_length=300)] | None = None
+    """Python: the exception's type and text, "RuntimeError: out of luck"; without it a RuntimeError that names Squall."""
+
+    @model_validator(mode="after")
+    def _go_has_one_panic(self) -> Self:
+        if self.language == "go" and self.exception is not None:
+            raise ValueError("`exception` is Python's: a Go panic raised from outside is a nil dereference")
         return self

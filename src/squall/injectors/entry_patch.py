@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from squall.actions import KernelWorker, NilReceiver
 from squall.errors import CannotInject
-from squall.faults.handlers import Panic
+from squall.faults.process import Panic
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site
 from squall.injectors.uprobe import go_function, nil_receiver_refusal, share_of
 from squall.kernel import receiver_stub, timestamp

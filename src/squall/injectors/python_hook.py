@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from squall.actions import PythonHook
 from squall.errors import CannotInject
-from squall.faults.handlers import Degrade, InHandler, Panic
+from squall.faults.http import Degrade
+from squall.faults.process import Panic
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site, not_permitted
 from squall.injectors.uprobe import share_of
 from squall.kernel import go_process, process_memory, python_process
@@ -17,6 +18,7 @@ from squall.targets import ProcessTarget
 if TYPE_CHECKING:
     from squall.actions import Recoverability
     from squall.faults import Fault
+    from squall.faults.handlers import InHandler
     from squall.targets import Target
 
 __all__ = ["PythonHookInjector"]

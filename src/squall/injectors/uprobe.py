@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from squall.actions import KernelWorker
-from squall.faults.handlers import HTTP_ENTRY, Degrade, InHandler, Panic
+from squall.faults.handlers import HTTP_ENTRY, InHandler
+from squall.faults.http import Degrade
+from squall.faults.process import Panic
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site, not_permitted
 from squall.kernel import go_process
 from squall.kernel.bpf import loads
