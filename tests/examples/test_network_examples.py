@@ -38,7 +38,7 @@ def test_an_example_ends_as_it_announces(example: Path, tmp_path: Path) -> None:
     assert status == int(announced[2]), (state / "said").read_text()
     events = max((state / "runs").glob("*/events.jsonl")).read_text().splitlines()
     hits = [one["counters"] for one in map(json.loads, events) if "counters" in one]
-    assert sum(count for name, count in hits[-1].items() if name not in ("missed", "unfollowed")) > 5
+    assert sum(count for name, count in hits[-1].items() if name not in ("missed", "unfollowed")) > 0
 
 
 def ran(text: str, service: Path, file: Path, state: Path) -> int:
