@@ -86,6 +86,37 @@ struct {
 	__type(value, __u32);
 } processes SEC(".maps");
 
+/* Their sockets that speak multipath TCP are known by port and addresses, as in network.bpf.c, which says why. */
+#define MULTIPATH_PORTS 3
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, (MULTIPATH_PORTS + 1) * 1024);
+	__type(key, __u32);
+	__type(value, __u64);
+} ports SEC(".maps");
+
+struct connection {
+	__be32 local[4];
+	__be32 remote[4];
+	__u16 local_port;
+	__u16 remote_port;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct connection);
+	__type(value, __u32);
+} connections SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} multipath SEC(".maps");
+
 /* The handshake is done; a connection that is being closed may still have data to send. */
 static __always_inline bool established(const struct bpf_sock *sk)
 {
@@ -111,12 +142,38 @@ static __always_inline bool below(struct __sk_buff *skb, __u64 cgroup)
 	return false;
 }
 
-/* A socket that was seen to be in the cgroup is tagged: its packets may lose it on their way (see found_as_theirs). */
-static __always_inline bool theirs(struct __sk_buff *skb, struct bpf_sock *sk, const struct settings *set)
+static __always_inline bool mapped(const struct end *one)
 {
-	if (set->scope == ALL)
+	return !one->address[0] && !one->address[1] && one->address[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline bool of_multipath(const struct end *local, const struct end *remote)
+{
+	__u32 zero = 0, *any = bpf_map_lookup_elem(&multipath, &zero), word;
+	struct connection one = {.local_port = bpf_ntohs(local->port), .remote_port = bpf_ntohs(remote->port)};
+	__u64 *bits;
+
+	if (!any || !*any)
+		return false;
+	word = MULTIPATH_PORTS * 1024 + (one.local_port >> 6);
+	bits = bpf_map_lookup_elem(&ports, &word);
+	if (bits && *bits >> (one.local_port & 63) & 1)
 		return true;
-	if (bpf_sk_storage_get(&tags, sk, NULL, 0))
+	if (mapped(local)) {
+		one.local[0] = local->address[3];
+		one.remote[0] = remote->address[3];
+	} else {
+		__builtin_memcpy(one.local, local->address, sizeof(one.local));
+		__builtin_memcpy(one.remote, remote->address, sizeof(one.remote));
+	}
+	return bpf_map_lookup_elem(&connections, &one);
+}
+
+/* A socket that was seen to be in the cgroup is tagged: its packets may lose it on their way (see found_as_theirs). */
+static __always_inline bool theirs(struct __sk_buff *skb, struct bpf_sock *sk, const struct settings *set,
+				   const struct end *local, const struct end *remote)
+{
+	if (set->scope == ALL || bpf_sk_storage_get(&tags, sk, NULL, 0) || of_multipath(local, remote))
 		return true;
 	if (set->scope == ONE_CGROUP && below(skb, set->cgroup)) {
 		bpf_sk_storage_get(&tags, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
@@ -167,7 +224,7 @@ static __always_inline __u64 *entry(const struct end *one, bool address, bool po
 	if (address)
 		__builtin_memcpy(key.address, one->address, sizeof(key.address));
 	else
-		key.address[2] = one->address[2] == bpf_htonl(0xffff) && !one->address[0] && !one->address[1] ? one->address[2] : 0;
+		key.address[2] = mapped(one) ? one->address[2] : 0;
 	if (port)
 		key.port = one->port;
 	return bpf_map_lookup_elem(&policy, &key);
@@ -211,7 +268,7 @@ static __noinline bool found_as_theirs(struct __sk_buff *skb, struct end *local,
 	sk = bpf_sk_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return false;
-	yes = established(sk) && (set->scope == ALL || bpf_sk_storage_get(&tags, sk, NULL, 0));
+	yes = established(sk) && (set->scope == ALL || bpf_sk_storage_get(&tags, sk, NULL, 0) || of_multipath(local, remote));
 	bpf_sk_release(sk);
 	return yes;
 }
@@ -224,7 +281,8 @@ static __always_inline bool meant(struct __sk_buff *skb, struct end *local, stru
 	if (!sk)
 		return came_back && data(skb, local, remote) && found_as_theirs(skb, local, remote, set);
 	sk = bpf_sk_fullsock(sk);
-	return sk && sk->protocol == IPPROTO_TCP && established(sk) && theirs(skb, sk, set) && data(skb, local, remote);
+	return sk && sk->protocol == IPPROTO_TCP && established(sk) && data(skb, local, remote) &&
+	       theirs(skb, sk, set, local, remote);
 }
 
 static __always_inline bool has_been_here(struct __sk_buff *skb, const struct settings *set, const struct hook *hook)

@@ -29,6 +29,7 @@ from squall.kernel.namespaces import NetworkNamespace
 from squall.targets import ProcessIdentity
 from squall.workers.network.policy import Policy
 from tests import specimens, wires
+from tests.programs.build import go_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -306,6 +307,32 @@ def test_a_program_that_knows_nothing_of_it_is_delayed() -> None:
             taken = time.monotonic() - begun
         assert subprocess.run([*ask, "get", "n"], check=True, capture_output=True).stdout == b"10\n"
     assert 0.5 <= taken < 1.5
+
+
+@pytest.mark.kernel
+@pytest.mark.slow
+def test_a_static_go_server_that_nobody_prepared_is_delayed(kernel_world: KernelWorld) -> None:
+    """It listens for multipath TCP, as Go does, so that what it answers is sent by sockets of the kernel's own."""
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl, of Debian's package curl")
+    program, folder = go_program("handlers"), kernel_world.subgroup("target")
+    with specimens.started(str(program), "127.0.0.1:0", "net", stdout=subprocess.PIPE) as server:
+        assert server.popen.stdout is not None
+        port = int(server.popen.stdout.readline().split()[1])
+        own.join(str(folder), server.pid)
+        ask = ["curl", "-sS", "-o", os.devnull, "-w", "%{time_connect} %{time_total}", f"http://127.0.0.1:{port}/order"]
+        scope = {"kind": "process", "processes": [ProcessIdentity.of(server.pid).to_json()], "descendants": False}
+        with on(worker("/proc/thread-self/ns/net", [("127.0.0.1", port, 60 * MS)], **scope)):
+            times = [asked(ask) for _ in range(5)]
+        assert statistics.median(connect for connect, _ in times) < OFF_MS / 1000
+        assert 0.06 <= statistics.median(total for _, total in times) < 0.06 + 2 * OFF_MS / 1000
+        assert asked(ask)[1] < 0.06
+
+
+def asked(ask: list[str]) -> tuple[float, float]:
+    """Seconds until connected, and in all."""
+    said = subprocess.run(ask, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+    return float(said[0]), float(said[1])
 
 
 @pytest.mark.kernel
