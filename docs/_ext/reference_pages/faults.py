@@ -21,6 +21,7 @@ FAMILIES = {
     "stress": "What a service needs, used up: CPU, memory, file descriptors, disk.",
     "tcp": "TCP connections that pass a proxied route, whatever they carry.",
     "dns": "Names that a service looks up.",
+    "time": "What a process takes for the time.",
     "http": "HTTP requests and responses that pass a proxied route.",
 }
 """What the families are about; one without a line here is listed by its name alone."""
@@ -48,6 +49,7 @@ EXAMPLES: dict[str, dict[str, object]] = {
     "io.corrupt": {"paths": ["/var/lib/orders/cache/*"], "percent": "1%"},
     "syscall.error": {"calls": ["connect"], "errno": "ECONNREFUSED", "percent": "30%"},
     "syscall.delay": {"calls": ["accept4"], "delay": "50ms"},
+    "time.skew": {"offset": "-1d", "drift": "200ppm"},
     "tcp.latency": {"latency": "300ms", "jitter": "50ms"},
     "tcp.bandwidth": {"rate": "1mbit"},
     "tcp.slow_close": {"delay": "5s"},
