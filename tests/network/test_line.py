@@ -323,6 +323,19 @@ def test_a_full_device_loses_packets_and_counts_them_and_blocks_nobody(tmp_path:
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize("words", [("del",), ("set", "down")])
+def test_a_device_that_somebody_takes_away_ends_the_line_and_the_run_knows(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    with wires.wire() as wire, wires.echo(wire), on(tmp_path, far_of(wire), "network.delay", latency="30ms") as worker:
+        names = [word.rstrip(":") for word in wire.far_end("ip", "-o", "link").split() if word.startswith("squall")]
+        for name in names:
+            wire.far_end("ip", "link", words[0], name, *words[1:])
+        specimens.wait_for(lambda: not worker.in_force(), "the line has ended")
+        assert typical_ms(wire.far) < OFF_MS
+
+
+@pytest.mark.kernel
 def test_an_interface_that_is_made_anew_is_late_again(tmp_path: Path) -> None:
     with wires.wire() as wire, wires.echo(wire), on(tmp_path, far_of(wire), "network.delay", latency="30ms"):
         assert typical_ms(wire.far) >= 29.7

@@ -11,6 +11,7 @@ is corrected by that, and it has itself woken as much earlier, waiting actively 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import time
@@ -207,8 +208,6 @@ class Line:
                 frame = os.read(fd, FRAME_MOST)
             except BlockingIOError:
                 return
-            except OSError:  # the device is down or gone: the interface's owner sees to that
-                return
             schedule.put(
                 (fd, frame),
                 frames.ip_length(frame),
@@ -217,6 +216,12 @@ class Line:
                 extra_ns=policy(frame) if policy is not None else 0,
             )
             late = 0  # those behind the first had not to wait for the waking
+
+    def check(self) -> None:
+        """OSError when somebody has taken a device away, or down: then packets get lost in it until this process ends."""
+        for way in self._ways.values():
+            if not way.tap.works():
+                raise OSError(errno.ENODEV, f"somebody took {way.tap.name} away, which a delay line needs")
 
     def _release(self, now: int) -> int:
         """Write what is due; the time after it. Bounded: what comes due meanwhile has its turn after the reading."""

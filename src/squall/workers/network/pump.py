@@ -44,6 +44,7 @@ def pump(life: Lifeline, held: Watching, line: Line) -> None:
             config = life.wait(0) if told else None
             if config is not None:
                 held.become(config)
+            line.check()
             held.renew()
             counts.publish(held.counts())
             due = time.monotonic_ns() + _RENEW_NS

@@ -76,6 +76,15 @@ class Tap:
             hardware = fcntl.ioctl(control, _SIOCGIFHWADDR, struct.pack("16s24x", name))
         return bytes(hardware[18:24])
 
+    def works(self) -> bool:
+        """Whether it is there and up: somebody may have taken it away, or down."""
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+                got = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16sH22x", self.name.encode(), 0))
+        except OSError:
+            return False
+        return bool(struct.unpack_from("16xH", got)[0] & _IFF_UP)
+
     def dropped(self) -> int:
         """How many frames the device lost because its queue was full."""
         try:
