@@ -18,6 +18,7 @@ import pytest
 from squall.errors import InputError
 from squall.kernel.bpf.objects import names
 from squall.lab.marked import MarkedTests
+from squall.lab.one_case import chosen
 
 if TYPE_CHECKING:
     from squall.lab import Kernel
@@ -29,6 +30,11 @@ import os, platform, pytest
 @pytest.mark.kernel
 def test_release():
     assert platform.release() == {release!r}
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("case", range(50))
+def test_many(case):
+    assert 0 <= case < 50
 
 @pytest.mark.kernel
 def test_fails():
@@ -74,6 +80,16 @@ def test_only_files_with_marked_tests_are_collected(tmp_path: Path) -> None:
         MarkedTests(tmp_path / "test_two.py", 1).files()
 
 
+def test_every_test_has_one_case_on_each_kernel_and_not_always_the_same() -> None:
+    names = ["a.py::test_one", *(f"a.py::test_many[{case}]" for case in range(7)), "b.py::test_many[0]"]
+    seen = [chosen(names, release) for release in ("5.10.0", "6.1.0", "6.12.1", "7.3.4")]
+    for one in seen:
+        assert {name.partition("[")[0] for name in one} == {"a.py::test_one", "a.py::test_many", "b.py::test_many"}
+        assert len(one) == 3
+    assert len(set.union(*seen)) > 3
+    assert seen[0] == chosen(names, "5.10.0")
+
+
 @pytest.mark.slow
 def test_it_asks_a_kernel_and_runs_the_marked_tests_in_it(kernel: Kernel, tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("")
@@ -85,7 +101,7 @@ def test_it_asks_a_kernel_and_runs_the_marked_tests_in_it(kernel: Kernel, tmp_pa
     assert (said["kernel"], said["release"], said["problem"], said["good"]) == (kernel.name, kernel.release, "", False)
     assert "bpf" in said["security"].split(",")
     tests: dict[str, Any] = said["tests"]
-    assert (tests["passed"], len(tests["failed"]), len(tests["skipped"])) == (1, 1, 1)
+    assert (tests["passed"], len(tests["failed"]), len(tests["skipped"])) == (2, 1, 1)
     assert "test_fails: AssertionError: as it should" in tests["failed"][0]
     assert tests["skipped"][0].endswith("test_left_out: for a reason")
     assert {path.name for path in (tmp_path / "logs").iterdir()} == {

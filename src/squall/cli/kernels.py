@@ -30,7 +30,10 @@ _REMARK_MOST = 400
     "--tests", type=click.Path(exists=True, path_type=Path), metavar="FOLDER",
     help="Then run its tests that are marked `kernel` in each, in a second boot.",
 )  # fmt: skip
-@click.option("--slow", is_flag=True, help="Those that are marked `slow` too.")
+@click.option(
+    "--all", "whole", is_flag=True,
+    help="Every case of each test, and those marked `slow` too; else one case, another one on each kernel.",
+)  # fmt: skip
 @click.option(
     "--tests-timeout", type=click.FloatRange(10, 7200), default=390.0, show_default=True, metavar="SECONDS",
     help="For the tests of one kernel.",
@@ -40,7 +43,7 @@ _REMARK_MOST = 400
 )
 @json_option
 def command(
-    kernels: tuple[str, ...], tests: Path | None, slow: bool, tests_timeout: float, logs: Path | None, as_json: bool
+    kernels: tuple[str, ...], tests: Path | None, whole: bool, tests_timeout: float, logs: Path | None, as_json: bool
 ) -> None:
     """What Squall can do on other kernels: boots each, tries everything in it, and prints the table.
 
@@ -58,7 +61,7 @@ def command(
     wanted = [Kernel.find(kernel) for kernel in kernels] or Kernel.cached()
     if not wanted:
         raise CannotInject("no kernel is in the cache; to have some: tools/debian-kernels")
-    marked = MarkedTests(tests, tests_timeout, slow) if tests else None
+    marked = MarkedTests(tests, tests_timeout, whole) if tests else None
     if marked:
         marked.files()  # a wrong folder is said before anything is booted
     found = surveys(wanted, marked, logs=logs, tell=lambda line: click.echo(line, err=True))
