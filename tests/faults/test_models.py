@@ -81,6 +81,13 @@ ALLOWED = [
 ]
 
 REFUSED = [
+    ("dns.error", {}, ("names",), "Field required"),
+    ("dns.error", {"names": []}, ("names",), "there are 0: 1 to 64 are allowed"),
+    ("dns.error", {"names": ["a b"]}, ("names", 0), "'a b' is no pattern of names"),
+    ("dns.error", {"names": ["*"], "error": "formerr"}, ("error",), "'nxdomain', 'servfail', 'refused' or 'timeout'"),
+    ("dns.fixed", {"names": ["*"], "addresses": ["10.0.0.256"]}, ("addresses", 0), "neither an IPv4 nor an IPv6 address"),
+    ("dns.fixed", {"names": ["*"], "addresses": ["::1"] * 9}, ("addresses",), "there are 9: 1 to 8 are allowed"),
+    ("dns.random", {"names": ["*"], "ttl": "2h"}, ("ttl",), "out of range"),
     ("http.delay", {}, ("delay",), "Field required"),
     ("http.delay", {"delay": "61m"}, ("delay",), "'1h1m' is out of range: 0s to 1h is allowed"),
     ("http.delay", {"delay": "1s", "on": "both"}, ("on",), "Input should be 'request' or 'response'"),

@@ -34,6 +34,17 @@ def _address(text: str) -> str:
         raise ValueError(f"{text[:63]!r} is neither an IPv4 nor an IPv6 address") from None
 
 
+def _between(least: int, most: int) -> AfterValidator:
+    """How many there may be; said once, and not beside what is wrong with one of them."""
+
+    def check(some: tuple[str, ...]) -> tuple[str, ...]:
+        if not least <= len(some) <= most:
+            raise ValueError(f"there are {len(some)}: {least} to {most} are allowed")
+        return some
+
+    return AfterValidator(check)
+
+
 NamePattern = Annotated[str, Field(max_length=254), AfterValidator(_pattern)]
 Address = Annotated[str, Field(max_length=45), AfterValidator(_address)]
 
@@ -41,7 +52,7 @@ Address = Annotated[str, Field(max_length=45), AfterValidator(_address)]
 class DnsFault(Fault):
     """Which queries are hit."""
 
-    names: Annotated[Rows[NamePattern], Field(min_length=1, max_length=64)]
+    names: Annotated[Rows[NamePattern], _between(1, 64), Field(json_schema_extra={"minItems": 1, "maxItems": 64})]
     """The names, whole, as they are asked for; `*` stands for any characters, dots too (`*.example.com`, `*`).
 
     A name that is looked up in a search domain is asked for with that domain: `db` as `db.default.svc.cluster.local`.
@@ -75,5 +86,5 @@ class Fixed(_Answer, type="dns.fixed", targets=("process", "cgroup", "netns")):
     Queries for other records than A and AAAA are passed on.
     """
 
-    addresses: Annotated[Rows[Address], Field(min_length=1, max_length=8)]
+    addresses: Annotated[Rows[Address], _between(1, 8), Field(json_schema_extra={"minItems": 1, "maxItems": 8})]
     """IPv4 and IPv6 addresses."""
