@@ -11,6 +11,7 @@
 
 #define WRITES 2	/* MAY_WRITE */
 #define READS 4		/* MAY_READ */
+#define INNER 0x20000000	/* FMODE_NOACCOUNT: what a stacked file system (overlayfs) has open itself */
 #define KIND 0170000
 #define PLAIN 0100000
 #define BLOCKS 0060000
@@ -41,6 +42,7 @@ struct path {
 } __attribute__((preserve_access_index));
 
 struct file {
+	unsigned int f_mode;
 	struct path f_path;
 	struct inode *f_inode;
 } __attribute__((preserve_access_index));
@@ -189,14 +191,15 @@ static __always_inline int opened(struct file *file, int before, bool by_cgroup)
 {
 	struct rule *rule = asked(OPEN, before, by_cgroup);
 
-	return rule && named(rule, &file->f_path) ? answer(rule) : before;
+	/* The kernel asks twice about a file of a stacked file system: once is enough. */
+	return rule && !(file->f_mode & INNER) && named(rule, &file->f_path) ? answer(rule) : before;
 }
 
 static __always_inline int used(struct file *file, int mask, int before, bool by_cgroup)
 {
 	struct rule *rule = asked(mask & WRITES ? WRITE : READ, before, by_cgroup);
 
-	if (!rule || !(mask & (READS | WRITES)) || !holds_data(file->f_inode) || !named(rule, &file->f_path))
+	if (!rule || file->f_mode & INNER || !(mask & (READS | WRITES)) || !holds_data(file->f_inode) || !named(rule, &file->f_path))
 		return before;
 	return answer(rule);
 }

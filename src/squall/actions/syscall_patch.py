@@ -46,6 +46,8 @@ class SyscallPatch(Action, kind="syscall-patch", recoverability="guarded"):
     """Where the stubs are to be; prepared."""
     patches: tuple[tuple[Any, ...], ...] = ()
     """Every changed instruction with what it was; prepared."""
+    covers: tuple[int, ...] = ()
+    """The numbers of the calls that it was prepared for: a new rule is about some of these."""
 
     def prepare(self) -> SyscallPatch:  # noqa: D102 - as the base says
         if not self.process.same_program():
@@ -55,11 +57,16 @@ class SyscallPatch(Action, kind="syscall-patch", recoverability="guarded"):
         if (reason := process_memory.memory_refusal(self.process.pid)) is not None:
             raise TargetError(reason)
         layout = syscall_patch.lay_out(self.process.pid, self.rule["numbers"])
-        return replace(self, regions=tuple(map(tuple, layout.regions)), patches=tuple(map(tuple, layout.patches)))
+        return replace(
+            self, regions=tuple(map(tuple, layout.regions)), patches=tuple(map(tuple, layout.patches)),
+            covers=tuple(self.rule["numbers"]),
+        )  # fmt: skip
 
     def adjusted(self, new: Action) -> Action:
         """The new rule on the patches that are there."""
-        return replace(new, regions=self.regions, patches=self.patches) if isinstance(new, SyscallPatch) else new
+        if not isinstance(new, SyscallPatch):
+            return new
+        return replace(new, regions=self.regions, patches=self.patches, covers=self.covers)
 
     def stand_by(self) -> None:
         """Have its worker ready."""
@@ -110,8 +117,8 @@ class SyscallPatch(Action, kind="syscall-patch", recoverability="guarded"):
         )
 
     def become(self, new: Action, held: Sequence[int]) -> bool:
-        """Give the stub another rule, for the same calls or fewer."""
-        if not isinstance(new, SyscallPatch) or not held or not set(new.rule["numbers"]) <= set(self.rule["numbers"]):
+        """Give the stub another rule, about calls that it was prepared for."""
+        if not isinstance(new, SyscallPatch) or not held or not set(new.rule["numbers"]) <= set(self.covers):
             return False
         return tell(held[0], {"rule": asdict(Rule.from_json(new.rule))})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from squall.cli.printing import json_option, print_json
@@ -25,10 +27,20 @@ def command(run: str, fault: str, changes: tuple[str, ...], as_json: bool) -> No
         name, equals, value = change.partition("=")
         if not equals or not name:
             raise InputError(f"{change!r} is not FIELD=VALUE")
-        parameters[name.replace("-", "_")] = int(value) if value.isdecimal() else value
+        parameters[name.replace("-", "_")] = _value(value)
     found = State.default().find_run(run)
     answer = ask(found, {"op": "adjust", "fault": fault, "parameters": parameters}, patience_s=15)
     if as_json:
         print_json(answer)
     else:
         click.echo(f"{fault}: " + ", ".join(f"{name}={value}" for name, value in answer["parameters"].items()))
+
+
+def _value(text: str) -> object:
+    """A number, a list or mapping as JSON (`calls=["read", "sync"]`), else the text itself."""
+    if text.startswith(("[", "{")):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise InputError(f"{text!r} is not JSON: {error}") from None
+    return int(text) if text.isdecimal() else text

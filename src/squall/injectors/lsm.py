@@ -133,6 +133,8 @@ def _not_covered(fault: Error) -> tuple[str, ...]:
         what.append(
             "the kernel's own reading for the process is hit as well: a program that it executes cannot be read"
         )
+    if "stat" in fault.calls and fault.percent < 1:
+        what.append("on overlayfs the kernel asks twice about a look at a file, so it is drawn for twice")
     if fault.descendants:
         what.append("processes that are forked later are hit from 0.2 s after their start on")
     return tuple(what)

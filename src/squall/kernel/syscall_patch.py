@@ -36,6 +36,7 @@ __all__ = [
     "uncovered",
 ]
 
+_SYSCALL = b"\x0f\x05"
 _MMAP, _MUNMAP = 9, 11
 _READ_EXECUTE, _READ_WRITE = 5, 3
 _PRIVATE, _SHARED, _EXACTLY_THERE, _UNRESERVED = 0x22, 0x21, 0x100000, 0x4000
@@ -110,7 +111,8 @@ def uncovered(found: Sequence[Module], numbers: Sequence[int]) -> int:
 def lay_out(pid: int, numbers: Sequence[int]) -> Layout:
     """What would lead these calls of a process through a stub; reads only.
 
-    TargetError when no place that makes them can be patched, or when they are patched already.
+    Places that lead to a stub already, because of a fault that is on, count as if they did not: what is planned for
+    it anew (to adjust it) is the same. TargetError when no place that makes these calls can be patched.
     """
     maps = process_memory.mappings(pid)
     found = modules(pid)
@@ -132,11 +134,13 @@ class _Planner:
         self.patches: list[Patch] = []
 
     def add(self, module: Module, site: Site) -> None:
-        """Patch one site, if its bytes are as in the file."""
+        """Patch one site, if its bytes are as in the file, or as a fault that is on has made them."""
         at = site.address + module.bias
         begin = site.loads + module.bias if site.loads else at
-        expected = bytes([0xB8]) + struct.pack("<I", site.number) if site.loads else b""
-        if process_memory.read(self._pid, begin, len(expected) + 2) != expected + b"\x0f\x05":
+        expected = b"\xb8" + struct.pack("<I", site.number) if site.loads else b""
+        found = process_memory.read(self._pid, begin, len(expected) + 2)
+        original = found == expected + _SYSCALL
+        if not original and not any((at + 2, expected) in known for known in self._pieces.values()):
             return
         cave = site.cave + module.bias if site.cave else 0
         if cave and not self._free(cave, site.padding):
@@ -148,11 +152,12 @@ class _Planner:
             raise TargetError(f"{module.name} makes system calls in more places than the stub has room for")
         target = syscall_stub.piece_address(base, index)
         if cave:
-            old, new = b"\x0f\x05", b"\xeb" + struct.pack("<b", cave - (at + 2))
+            old, new = _SYSCALL, b"\xeb" + struct.pack("<b", cave - (at + 2))
             jump = b"\xe9" + struct.pack("<i", target - (cave + CAVE))
         else:
             old, new, jump = expected, b"\xe9" + struct.pack("<i", target - (begin + CAVE)), b""
-        self.patches.append(Patch(begin, old.hex(), new.hex(), cave, site.padding.hex(), jump.hex(), base, index))
+        if original or found.startswith(new):
+            self.patches.append(Patch(begin, old.hex(), new.hex(), cave, site.padding.hex(), jump.hex(), base, index))
 
     def _free(self, cave: int, padding: bytes) -> bool:
         """Whether padding is as in the file, or left over from an earlier fault."""
