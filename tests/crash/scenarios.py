@@ -25,6 +25,8 @@ class Place:
     listen: int
     folder: str
     apart: int = 0
+    go: int = 0
+    """The pid of a Go service, 0 where there is none."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Scenario:
     own_cgroup: bool = False
     """The engine runs in a cgroup of its own, as a service does: then its guardian gets one too."""
 
-    def missing(self) -> str:
+    def missing(self) -> str:  # noqa: PLR0911 - a reason each
         """Why it cannot be run here, "" when it can."""
         apart = any(fault["type"].startswith(("dns.", "network.", "tcp.delay")) or "connections" in fault for fault in self.faults)
         if apart and os.geteuid() != 0:
@@ -54,7 +56,9 @@ class Scenario:
             return "needs root to make a cgroup: run the tests with sudo to see this"
         if self.own_cgroup and not Path(UNIFIED, "cgroup.procs").is_file():
             return f"needs the unified cgroup hierarchy at {UNIFIED}"
-        if "clock-skew" in self.kinds and (os.geteuid() != 0 or platform.machine() != "x86_64"):
+        if "nil-receiver" in self.kinds and not GO:
+            return "needs Go for a service in it: apt-get install golang-go"
+        if self.kinds & {"clock-skew", "nil-receiver", "python-hook"} and (os.geteuid() != 0 or platform.machine() != "x86_64"):
             return "needs root on x86-64 to write the target's memory: run the tests with sudo to see this"
         return ""
 
@@ -82,6 +86,8 @@ class Scenario:
             fault["targets"] = {"netns": f"/proc/{place.apart}/ns/net"}
         elif fault["type"].startswith("network."):
             fault["targets"] = {"process": {"pid": place.apart}}
+        elif fault.get("language") == "go":
+            fault["targets"] = {"process": {"pid": place.go}}
         elif self.follow:
             fault["targets"] = {"process": {"command": place.name}, "follow": True}
         else:
@@ -93,6 +99,7 @@ def _one(kinds: str, **fault: Any) -> Scenario:
     return Scenario(frozenset(kinds.split()), (fault,))
 
 
+GO = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
 _MOUNTS = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
 UNIFIED = next((path for path in _MOUNTS if Path(path, "cgroup.procs").is_file()), _MOUNTS[1])
 """Where the unified hierarchy is: hybrid machines have it in a folder of its own."""
@@ -103,6 +110,10 @@ SCENARIOS: dict[str, Scenario] = {
     "signal": _one("signal", type="process.kill", signal="SIGUSR1"),
     "file-limit": _one("file-limit", type="stress.fd", leave=0),
     "clock-skew": _one("clock-skew kernel-worker", type="time.skew", offset="1h"),
+    "nil-receiver": _one("nil-receiver kernel-worker", type="process.panic", language="go", percent="50%"),
+    "python-hook": _one(
+        "python-hook", type="process.panic", function="__main__:open_one", exception="OSError: no luck", percent="50%"
+    ),
     "syscall-patch": _one("syscall-patch", type="io.delay", calls=["open"], delay="5ms"),
     "dns": _one("own-cgroup kernel-worker", type="dns.error", names=["*"]),
     "dns-netns": _one("kernel-worker nft-table", type="dns.error", names=["*"], targets={"netns": "apart"}),

@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from squall.errors import CannotInject
+from squall.faults.handlers import HTTP_ENTRY
 from squall.kernel import clock_stub, proc, process_memory, vdso
+from squall.kernel.go_process import find_function
 from squall.recovery import read_journal, recover_orphans
 from squall.recovery.state import RunFolder, State
 from tests.crash.scenarios import SCENARIOS, UNIFIED, Place, Scenario
+from tests.programs.build import go_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +69,7 @@ class World:
     disk_megabytes: int = 0
     """Above 0: the state folder is on a small file system of its own, in a mount namespace of its own."""
     took_ms: dict[str, list[float]] = field(default_factory=dict)
+    go: subprocess.Popen[bytes] | None = None
     cells: int = 0
     """How many there have been."""
     _points: dict[str, list[str]] = field(default_factory=dict)
@@ -95,7 +99,7 @@ class World:
         self.zygote.wait(CELL_S)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.target.pid, signal.SIGCONT)  # a stopped target could not be ended
-        for process in (self.target, *([self.apart] if self.apart is not None else [])):
+        for process in (one for one in (self.target, self.apart, self.go) if one is not None):
             process.kill()
             process.wait()
         if self.cgroup.is_dir():
@@ -138,6 +142,27 @@ class World:
         process = subprocess.Popen(["unshare", "--net", sys.executable, "-I", "-S", "-c", _APART])
         _wait_for(lambda: "sleep" in proc.command_line(process.pid)[:1], "it does not sleep", CELL_S)
         return process
+
+    def _go_service(self) -> subprocess.Popen[bytes]:
+        """A Go service, started when it is first asked for, and again when it has ended."""
+        if self.go is None or self.go.poll() is not None:
+            self.go = subprocess.Popen(
+                [str(go_program("handlers")), "127.0.0.1:0", "net"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+            assert self.go.stdout is not None
+            assert self.go.stdout.readline().startswith(b"ready")
+            self.go.stdout.close()
+            self.go_entry = find_function(self.go.pid, HTTP_ENTRY).address
+            self.go_code = process_memory.read(self.go.pid, self.go_entry, 16)
+        return self.go
+
+    def _go_is_well(self) -> bool:
+        """Whether the Go service lives, does not stand still, and has its own code."""
+        if self.go is None:
+            return True
+        stat = proc.read_stat(self.go.pid)
+        own = process_memory.read(self.go.pid, self.go_entry, len(self.go_code)) == self.go_code
+        return own and stat is not None and not stat.stopped and not stat.gone
 
     def _start_zygote(self) -> None:
         words = [sys.executable, str(HERE / "zygote.py")]
@@ -214,6 +239,8 @@ class World:
         place = Place(self.target.pid, self.name, self.pulse()[2], self.listen, str(self.folder / "fill"))
         if self.apart is not None:
             place = replace(place, apart=self.apart.pid)
+        if "nil-receiver" in scenario.kinds:
+            place = replace(place, go=self._go_service().pid)
         order = {
             "state": str(self._there().path), "note": str(self.folder / "note"), "points": str(self.folder / "points"),
             "log": str(self.folder / "engine.log"), "target": self.target.pid, **given,
@@ -358,6 +385,8 @@ class World:
             threads = Path(f"/proc/{self.target.pid}/task").iterdir()
             states = [(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads]
         except (FileNotFoundError, ProcessLookupError):  # it is dying
+            return False
+        if any("squall-hook" in file for file in proc.open_files(self.target.pid)) or not self._go_is_well():
             return False
         if "T" in states or not _clock_is_its_own(self.target.pid) or self._pace(WARM_S) < self.pace / 8:
             return False

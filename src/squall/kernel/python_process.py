@@ -118,15 +118,15 @@ def _has_shadow_stack(pid: int) -> bool:
     return False
 
 
-def run(pid: int, start_ticks: int, where: Interpreter, source: str) -> Script:
+def run(pid: int, start_ticks: int, where: Interpreter, source: str, *, attempts: int = _ATTEMPTS) -> Script:
     """Hand a piece of Python over: it runs when the main thread next runs Python, in __main__'s namespace.
 
     It must end without an exception. The memory that it is in stays until `withdraw`. ProcessLookupError when the
-    process has ended, ActionFailed when none of its threads sleeps within 2 s, PermissionError, OSError.
+    process has ended, ActionFailed when none of its threads sleeps whenever it is looked at (every 10 ms), PermissionError, OSError.
     """
     text = source.encode() + b"\0"
     size = (len(text) + _PAGE - 1) & ~(_PAGE - 1)
-    for _ in range(_ATTEMPTS):
+    for _ in range(attempts):
         with Tracee(pid, start_ticks) as held:
             tid = _sleeper(held)
             if tid is not None:
@@ -135,7 +135,7 @@ def run(pid: int, start_ticks: int, where: Interpreter, source: str) -> Script:
                 _let_call(held, tid, where, (where.run_string, address))
                 return Script(pid, start_ticks, address, size, where.syscall)
         time.sleep(_PAUSE_S)
-    raise ActionFailed(f"no thread of process {pid} was ever asleep when it was looked at, {_ATTEMPTS} times")
+    raise ActionFailed(f"no thread of process {pid} was ever asleep when it was looked at, {attempts} times")
 
 
 def _sleeper(held: Tracee) -> int | None:

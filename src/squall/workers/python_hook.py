@@ -33,7 +33,8 @@ _UNTIL, _SHARE, _MOST, _DELAY, _SEED, _CALLS, _HITS, _STATE, _LONGEST, _DONE = 8
 _TEXT, _TEXT_SIZE, _TOOK, _SIZE = 128, 512, 4096, 12288
 _ARMED, _RESTORED, _FAILED = 1, 2, 3
 _NAMES = ("injected", "handled", "between")
-_ARMED_S, _REMOVED_S, _POLL_S, _TABLE_S = 2.5, 1.0, 0.005, 1.0
+_ARMED_S, _REMOVED_S, _POLL_S, _TABLE_S = 2.5, 0.5, 0.005, 1.0
+_ATTEMPTS_LAST = 30
 _US = 1000
 
 
@@ -68,7 +69,7 @@ def main() -> int:
 def _work(line: Lifeline, data: Mapping[str, Any]) -> None:
     be_on_time()
     try:
-        hold(line, _Hooked(Config(**data)))
+        hold(line, _Hooked(Config(**data), line))
     except (OSError, SquallError) as error:
         raise Refused(str(error)) from error
 
@@ -76,7 +77,7 @@ def _work(line: Lifeline, data: Mapping[str, Any]) -> None:
 class _Hooked:
     """The hook in one process. Until its main thread has run Python once, there is only what was handed over."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, line: Lifeline) -> None:
         self._config = config
         self._page: mmap.mmap | None = None
         self._until_ns = self.lapses = 0
@@ -86,7 +87,7 @@ class _Hooked:
         self._where = python_process.interpreter(config.pid)
         self._script = python_process.run(config.pid, config.start_ticks, self._where, self._source())
         try:
-            self._wait_until_armed()
+            self._wait_until_armed(line)
         except BaseException:
             self.close()
             raise
@@ -110,7 +111,7 @@ class _Hooked:
             (_SEED, config.seed & (1 << 64) - 1),
         ]  # fmt: skip
 
-    def _wait_until_armed(self) -> None:
+    def _wait_until_armed(self, line: Lifeline) -> None:
         """Refused when it cannot be; a main thread that waits for events is let wait: it will run Python before any call."""
         deadline = time.monotonic() + _ARMED_S
         while time.monotonic() < deadline:
@@ -121,7 +122,9 @@ class _Hooked:
                 raise Refused(f"{self._config.name} (pid {self._config.pid}): {text}")
             if state:
                 return
-            time.sleep(_POLL_S)
+            early = line.wait(_POLL_S)
+            if early is not None:
+                self.become(early)
         what = python_process.never_runs_python(self._config.pid)
         if what is not None:
             raise Refused(
@@ -209,7 +212,9 @@ if hook is not None:
 if not sys.__dict__.get("_squall_hooks", True):
     del sys.__dict__["_squall_hooks"]
 """
-            removal = python_process.run(self._config.pid, self._config.start_ticks, self._where, _shielded(source))
+            removal = python_process.run(
+                self._config.pid, self._config.start_ticks, self._where, _shielded(source), attempts=_ATTEMPTS_LAST
+            )
             deadline = time.monotonic() + _REMOVED_S
             while not self._get(_DONE) and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
