@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from squall.actions import Adjustable
 from squall.faults import parse_fault
 from squall.injectors import INJECTORS, Host, Plan, Refusal, Site
 
@@ -27,8 +28,20 @@ _numbers = itertools.count()
 class Struck:
     """A fault that is on."""
 
-    def __init__(self, actions: list[Action]) -> None:
-        self.actions = actions
+    def __init__(self, done: list[tuple[Action, tuple[int, ...]]], site: Site) -> None:
+        self._done, self._site = done, site
+
+    @property
+    def actions(self) -> list[Action]:
+        """Its steps, in the order in which they were done."""
+        return [action for action, _ in self._done]
+
+    def become(self, tag: str, parameters: dict[str, Any], target: Target, mechanism: str = "tc") -> None:
+        """Adjust it, as a run does."""
+        plan = injector(mechanism, tag).plan(parse_fault(tag, parameters), target, self._site)
+        assert isinstance(plan, Plan), plan
+        for (action, held), new in zip(self._done, plan.actions, strict=True):
+            assert action == new or (isinstance(action, Adjustable) and action.become(new, held))
 
     def counts(self) -> dict[str, int]:
         """The counters of all its steps together."""
@@ -48,12 +61,20 @@ def plan_of(
     tag: str, parameters: dict[str, Any], target: Target, mechanism: str = "tc", seed: int = 7
 ) -> Plan | Refusal:
     """What the mechanism says."""
+    return _planned(tag, parameters, target, mechanism, _site(tag, seed))
+
+
+def _site(tag: str, seed: int) -> Site:
+    return Site(f"t{os.getpid()}", Path("/nonexistent"), f"{next(_numbers)}-{tag}", seed)
+
+
+def _planned(tag: str, parameters: dict[str, Any], target: Target, mechanism: str, site: Site) -> Plan | Refusal:
     fault = parse_fault(tag, parameters)
     one = injector(mechanism, tag)
     capability = one.capable(Host.look())
     if capability.works is False:
         return Refusal(mechanism, capability.reason)
-    return one.plan(fault, target, Site(f"t{os.getpid()}", Path("/nonexistent"), f"{next(_numbers)}-{tag}", seed))
+    return one.plan(fault, target, site)
 
 
 @contextmanager
@@ -61,7 +82,8 @@ def striking(
     tag: str, parameters: dict[str, Any], target: Target, mechanism: str = "tc", seed: int = 7
 ) -> Iterator[Struck]:
     """The fault is on within; after it every step is undone and looked at."""
-    plan = plan_of(tag, parameters, target, mechanism, seed)
+    site = _site(tag, seed)
+    plan = _planned(tag, parameters, target, mechanism, site)
     assert isinstance(plan, Plan), plan
     done: list[tuple[Action, tuple[int, ...]]] = []
     try:
@@ -69,7 +91,7 @@ def striking(
             prepared = action.prepare()
             done.append((prepared, ()))
             done[-1] = (prepared, tuple(prepared.do()))
-        yield Struck([action for action, _ in done])
+        yield Struck(done, site)
     finally:
         for action, held in reversed(done):
             for fd in held:
