@@ -24,7 +24,7 @@
 enum { EGRESS, INGRESS };
 enum { DROP, CORRUPT, DUPLICATE, DIVERT, CLASSIFY };
 enum { EVERYTHING, ONE_CGROUP, SOME_SOCKETS };
-enum { PORTS, LOCAL_PORTS, REMOTE_PORTS, PORT_KINDS };
+enum { PORTS, LOCAL_PORTS, REMOTE_PORTS, MULTIPATH_PORTS, PORT_KINDS };
 enum { ASKS_PEERS = 8, ASKS_A_TO_B = 16, ASKS_B_TO_A = 32 }; /* after 1 << PORTS and so on */
 enum { PEER = 1, ZONE_A = 2, ZONE_B = 4 };
 enum { MISSED, DROPPED, CORRUPTED, DUPLICATED, DIVERTED, CLASSIFIED, FAILED, SEEN };
@@ -120,6 +120,31 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } processes SEC(".maps");
+
+/* Their sockets that speak multipath TCP (Go's listeners do, from Go 1.24 on, and it falls back to TCP where the other end
+ * does not). The kernel sends for those by sockets of its own, which no tag reaches: they are known by the port that is
+ * listened on (a bit in `ports`) and by their addresses. `multipath[0]` says whether there are any.
+ */
+struct connection {
+	__be32 local[4];
+	__be32 remote[4];
+	__u16 local_port;
+	__u16 remote_port;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct connection);
+	__type(value, __u32);
+} connections SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} multipath SEC(".maps");
 
 /* ---- what is remembered */
 
@@ -366,6 +391,30 @@ static __always_inline bool found_as_theirs(struct __sk_buff *skb, const struct 
 	return theirs;
 }
 
+static __always_inline bool has_multipath(void)
+{
+	__u32 zero = 0, *any = bpf_map_lookup_elem(&multipath, &zero);
+
+	return any && *any;
+}
+
+static __always_inline bool of_multipath(const struct packet *packet, __u32 way)
+{
+	bool out = way == EGRESS;
+	struct connection one = {
+		.local_port = out ? packet->source_port : packet->destination_port,
+		.remote_port = out ? packet->destination_port : packet->source_port,
+	};
+
+	if (packet->who.protocol != IPPROTO_TCP || packet->later)
+		return false;
+	if (listed(MULTIPATH_PORTS, one.local_port))
+		return true;
+	__builtin_memcpy(one.local, out ? packet->who.source : packet->who.destination, sizeof(one.local));
+	__builtin_memcpy(one.remote, out ? packet->who.destination : packet->who.source, sizeof(one.remote));
+	return bpf_map_lookup_elem(&connections, &one);
+}
+
 /* ---- what becomes of it */
 
 #define MARK_KIND 0x5c000000
@@ -481,13 +530,13 @@ static __always_inline int strike(struct __sk_buff *skb, const struct settings *
 static __always_inline bool meant(struct __sk_buff *skb, struct packet *packet, struct settings *set, __u32 way)
 {
 	__u32 asks_ports = set->asks & (1 << PORTS | 1 << LOCAL_PORTS | 1 << REMOTE_PORTS), yes = 1;
-	bool sent = false;
+	bool sent = false, several = set->scope != EVERYTHING && has_multipath();
 
 	if (way == EGRESS && set->scope != EVERYTHING) {
 		bool came_back = (skb->mark & MARK_KIND_BITS) == MARK_KIND; /* from a line, where it lost its socket */
 
 		sent = sent_by_them(skb, set);
-		if (!sent && !came_back)
+		if (!sent && !came_back && !several)
 			return false;
 	}
 	if (!read(skb, packet) || !of_protocol(packet, set->protocol) || !of_addresses(packet, set->asks, way))
@@ -496,7 +545,8 @@ static __always_inline bool meant(struct __sk_buff *skb, struct packet *packet, 
 		return bpf_map_lookup_elem(&fragments, &packet->who);
 	if (!of_ports(packet, set->asks, way))
 		return false;
-	if (set->scope != EVERYTHING && !sent && !found_as_theirs(skb, packet, way == EGRESS))
+	if (set->scope != EVERYTHING && !sent && !(several && of_multipath(packet, way)) &&
+	    !found_as_theirs(skb, packet, way == EGRESS))
 		return false;
 	if (packet->first)
 		bpf_map_update_elem(&fragments, &packet->who, &yes, BPF_ANY);

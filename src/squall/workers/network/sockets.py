@@ -2,7 +2,8 @@
 
 Those that are there are borrowed for a moment (pidfd_getfd) and tagged; those that come are tagged by a program where
 processes of the cgroup make sockets; what a tagged listener accepts has its tag. A cgroup's sockets are known by their
-cgroup too, once they have sent something.
+cgroup too, once they have sent something. Sockets of multipath TCP, for which the kernel sends by others of its own, are
+known by the port that they listen on or by their addresses.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ _PIDFD_GETFD = {"x86_64": 438, "aarch64": 438}
 _ANYONE = 0
 _YES = struct.pack("<I", 1)
 _SOCKETS_MOST = 1 << 20
+_MULTIPATH_TCP = 262
+_MULTIPATH_PORTS = 3
+"""The kind of the bits in the program's `ports` that says on which ports they listen for multipath TCP."""
+_WORDS_A_KIND = 1024
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
@@ -119,7 +124,22 @@ class Sockets:
             if one.family in (socket.AF_INET, socket.AF_INET6):
                 with contextlib.suppress(OSError):
                     self._tags[struct.pack("<i", borrowed)] = _YES
+                    if one.proto == _MULTIPATH_TCP:
+                        self._know_by_address(one)
             self._seen.add(name)
+
+    def _know_by_address(self, one: socket.socket) -> None:
+        """Note where a socket of multipath TCP listens, or whom it is connected with; it must not be neither yet."""
+        address, port = _plain(one.getsockname())
+        if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            word = struct.pack("<I", _MULTIPATH_PORTS * _WORDS_A_KIND + (port >> 6))
+            bits = self._collection.map("ports")
+            bits[word] = struct.pack("<Q", struct.unpack("<Q", bits[word])[0] | 1 << (port & 63))
+        else:
+            remote, remote_port = _plain(one.getpeername())
+            connections = self._collection.map("connections")
+            connections[address + remote + struct.pack("<HH", port, remote_port)] = _YES
+        self._collection.map("multipath")[struct.pack("<I", 0)] = _YES
 
     def close(self) -> None:
         """Note no more; the tags go with the collection."""
@@ -131,6 +151,15 @@ class Sockets:
 
 def _unified(pid: int) -> str:
     return cgroups.folders_of(pid).get("", "")
+
+
+def _plain(name: tuple[Any, ...]) -> tuple[bytes, int]:
+    """An address as packets have it, IPv4 in the first four of sixteen bytes also where the socket is one of IPv6; the port."""
+    host, port = str(name[0]).partition("%")[0], int(name[1])
+    if host.startswith("::ffff:") and "." in host:
+        host = host.removeprefix("::ffff:")
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    return packed.ljust(16, b"\0"), port
 
 
 def _socket_names(pid: int) -> list[tuple[int, str]]:
