@@ -96,7 +96,7 @@ def test_a_mistake_in_shape_is_one_error_where_it_is(spec: dict[str, Any], messa
 
 def test_an_unknown_fault_is_answered_with_those_that_there_are() -> None:
     (message,) = errors(document(faults=[{"type": "process.paus"}]))
-    assert message.startswith("$.spec.faults[0].type: 'process.paus' is not one of ['http.abort', ")
+    assert message.startswith("$.spec.faults[0].type: 'process.paus' is not one of ['dns.error', ")
 
 
 def test_a_fault_needs_targets_from_somewhere() -> None:
