@@ -18,6 +18,7 @@ from squall.injectors.network import NetworkFilterInjector
 from squall.injectors.pause import PauseInjector
 from squall.injectors.proxy import ProxyInjector
 from squall.injectors.python_hook import PythonHookInjector
+from squall.injectors.seccomp import SeccompInjector
 from squall.injectors.signals import SignalInjector
 from squall.injectors.socket_errno import SocketErrnoInjector
 from squall.injectors.stress import StressInjector
@@ -43,6 +44,7 @@ INJECTORS: tuple[Injector, ...] = (
     SyscallPatchInjector(),
     SecurityHookInjector(),
     SocketErrnoInjector(),
+    SeccompInjector(),
     UprobeDegradeInjector(),
     UprobePanicInjector(),
     EntryPatchInjector(),
