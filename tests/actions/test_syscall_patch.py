@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 pytestmark = [
     needs_root,
-    pytest.mark.kernel,
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the stub is written for x86-64"),
 ]
 ALL = tuple(NUMBERS[name] for name in ("open", "openat", "write", "pwrite64", "fsync", "read", "pread64"))
@@ -188,6 +187,7 @@ def test_others_that_run_the_same_program_are_not_hit(token: str, doing: Doing, 
         assert other.errors() == NORMAL
 
 
+@pytest.mark.kernel
 def test_a_forked_child_is_hit_only_where_it_was_asked_for(c_program: FileProgram, token: str, doing: Doing) -> None:
     with doing(patch(c_program, token, SYNC, error=errno.EIO)) as (action, held):
         assert c_program.round("child").sync == ""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from squall.faults import Fault
     from squall.targets import Target
 
-pytestmark = [needs_root, pytest.mark.kernel]
+pytestmark = needs_root
 
 CONNECTS = """
 import socket, sys
@@ -83,6 +83,7 @@ def target_of(program: FileProgram) -> ProcessTarget:
 # ---- files, at the security checks
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize(
     ("calls", "name", "expected"),
     [
@@ -127,6 +128,7 @@ def test_the_share_is_what_was_asked_for(program: FileProgram, token: str) -> No
     assert abs(failed - count * share) < 5 * math.sqrt(count * share * (1 - share))
 
 
+@pytest.mark.kernel
 def test_a_cgroup_is_hit_and_what_is_beside_it_is_not(program: FileProgram, token: str, tmp_path: Path) -> None:
     needs("io", "cgroup_opens")
     with own_cgroup() as folder:
@@ -201,6 +203,7 @@ def connecting() -> Iterator[FileProgram]:
         process.kill()
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("family", ["AF_INET 127.0.0.1", "AF_INET6 ::1"])
 def test_connects_of_a_cgroup_get_the_error(folder: Path, token: str, family: str) -> None:
     fault = parse_fault("syscall.error", {"calls": ["connect"], "errno": "EHOSTUNREACH"})
