@@ -49,9 +49,11 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "tcp.slicer": {},
     "tcp.slow_close": {"delay": "1s"},
     "tcp.timeout": {},
+    "time.skew": {"offset": "1s"},
 }
 
 ALLOWED = [
+    ("time.skew", {"offset": "-36500d", "drift": -500_000, "clocks": ["tai"], "descendants": True}),
     ("http.delay", {"delay": "0s", "jitter": "1h", "on": "response"}),
     ("http.abort", {"status": 200}),
     ("http.abort", {"status": 599, "percent": "0%", "method": "get", "path": "/*", "headers": {"X-A": "*"}}),
