@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from squall.kernel import own
 from squall.kernel.bpf import Collection
 from squall.kernel.bpf.calls import link_create
-from squall.kernel.netlink import CLSACT_EGRESS, CLSACT_INGRESS, Netlink
+from squall.kernel.netlink import CLSACT_EGRESS, CLSACT_INGRESS, Netlink, NetlinkError
 from squall.workers.network import frames
 from squall.workers.network.tap import ETHERNET, FRAME_MOST, Tap
 
@@ -137,9 +137,9 @@ class Line:
             self._collection.map("origins")[tap.ifindex.to_bytes(4, "little")] = (
                 b"".join(number.to_bytes(4, "little") for number in (origin.ifindex, how, mark)) + tap.address + b"\0\0"
             )
-            links += self._attach("back", tap.ifindex)
+            links += self._attach_back(tap.ifindex)
             if loopback and not any(one.loopback for one in self._ways.values()):
-                links += self._attach("arrive", origin.ifindex)
+                links += self._attach_arrive(origin.ifindex)
         except BaseException:
             for fd in links:
                 os.close(fd)
@@ -148,16 +148,23 @@ class Line:
         self._ways[tap.fd] = _Way(origin, tap, schedule, tuple(links), loopback)
         return tap.ifindex
 
-    def _attach(self, name: Literal["back", "arrive"], ifindex: int) -> tuple[int, ...]:
-        """Put one of the programs on its interface; the descriptors that hold it, none where it is a filter."""
-        program = self._collection.program(name)
+    def _attach_back(self, ifindex: int) -> tuple[int, ...]:
+        """Put `back` on a device of ours: as a filter, which goes with the device and is there in a fraction of the time."""
+        program = self._collection.program("back")
+        try:
+            _add_filter(ifindex, CLSACT_INGRESS, program, self._filters or "squall:line")
+        except NetlinkError:
+            if self._filters:
+                raise
+            return (link_create(program, ifindex, _INGRESS),)
+        return ()
+
+    def _attach_arrive(self, ifindex: int) -> tuple[int, ...]:
+        """Put `arrive` on loopback; the descriptors that hold it, none where it is a filter."""
+        program = self._collection.program("arrive")
         if not self._filters:
-            return (link_create(program, ifindex, *((_INGRESS,) if name == "back" else (_EGRESS, _BEFORE))),)
-        parent = CLSACT_INGRESS if name == "back" else CLSACT_EGRESS
-        with Netlink() as netlink:
-            netlink.add_clsact(ifindex)
-            last = max((one.priority for one in netlink.filters(ifindex, parent)), default=0)
-            netlink.add_bpf_filter(ifindex, parent, last + 1, program, self._filters)
+            return (link_create(program, ifindex, _EGRESS, _BEFORE),)
+        _add_filter(ifindex, CLSACT_EGRESS, program, self._filters)
         return ()
 
     def forget(self, ifindex: int) -> None:
@@ -277,6 +284,14 @@ class Line:
         for fd in way.links:
             os.close(fd)
         way.tap.close()
+
+
+def _add_filter(ifindex: int, parent: int, program: int, name: str) -> None:
+    """Put a program behind the filters that are there already."""
+    with Netlink() as netlink:
+        netlink.add_clsact(ifindex)
+        last = max((one.priority for one in netlink.filters(ifindex, parent)), default=0)
+        netlink.add_bpf_filter(ifindex, parent, last + 1, program, name)
 
 
 def _whole(schedule: Schedule[tuple[int, bytes]]) -> bool:
