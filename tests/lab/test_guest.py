@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from squall.lab import boot
+from squall.lab.ticks import kilohertz
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +77,14 @@ def test_a_command_runs_in_another_kernel_on_this_machines_files(kernel: Kernel,
     assert (tmp_path / "here").read_text() == "of the host\n"
     assert not (tmp_path / "there").exists()
     assert children(os.getpid()) == before
+
+
+def test_a_guests_clock_runs_as_the_hosts_does(kernel: Kernel) -> None:
+    guest = boot(kernel, bash("cut -d' ' -f1 /proc/uptime; sleep 5; cut -d' ' -f1 /proc/uptime"), BOOT_SECONDS_MAX)
+    first, last = map(float, guest.output.split())
+    assert guest.seconds_up is not None
+    assert 5 <= last - first < guest.seconds - guest.seconds_up + 1
+    assert 2_000_000 < kilohertz() * 2 < 20_000_000
 
 
 def test_the_hosts_files_cannot_be_written_even_by_the_guests_root(kernel: Kernel, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from squall.kernel import launch
 from squall.lab import initrd
 from squall.lab.programs import Programs
+from squall.lab.ticks import kilohertz
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,7 +104,7 @@ def boot(
     for number in (1, 2):
         with ExitStack() as exits:
             kept = exits.enter_context(log.open("wb", buffering=0)) if log else None
-            run = _Run(kernel, archive, f"{_APPEND} {append}", memory_mib, programs, exits)
+            run = _Run(kernel, archive, f"{_APPEND} tsc_early_khz={kilohertz()} {append}", memory_mib, programs, exits)
             run.watch(began + timeout, stop or Event(), kept)
             guest = run.guest(number)
             if kept:
