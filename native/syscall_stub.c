@@ -12,7 +12,8 @@ extern struct control control __attribute__((visibility("hidden")));
 #define SYS_readlink 89
 #define SYS_clock_gettime 228
 #define SYS_process_vm_readv 310
-#define CLOCK_BOOTTIME 7
+#define CLOCK_MONOTONIC 1
+#define CLOCK_MONOTONIC_COARSE 6	/* of the last tick: good enough for a lease, and much cheaper */
 #define AT_FDCWD (-100)
 #define EINTR 4
 #define NAP_NS 20000000UL	/* how long a fault that has ended may still hold a call that waits */
@@ -32,11 +33,11 @@ static s64 call6(s64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 	return result;
 }
 
-static u64 now_ns(void)
+static u64 now_ns(u64 clock)
 {
 	u64 time[2] = {0, 0};
 
-	if (call6(SYS_clock_gettime, CLOCK_BOOTTIME, (u64)time, 0, 0, 0, 0))
+	if (call6(SYS_clock_gettime, clock, (u64)time, 0, 0, 0, 0))
 		return ~0UL;	/* without a clock no lease holds */
 	return time[0] * 1000000000UL + time[1];
 }
@@ -233,7 +234,7 @@ static int hit(const struct rule *rule)
 
 __attribute__((used)) void decide(struct slot *slot)
 {
-	u64 generation = control.generation, now, delay;
+	u64 generation = control.generation, delay;
 	const struct rule *rule = &control.rules[control.active & 1];
 
 	slot->plan = PLAN_PASS;
@@ -241,8 +242,7 @@ __attribute__((used)) void decide(struct slot *slot)
 	slot->generation = generation;
 	if (slot->nr >= BITMAP_WORDS * 64 || !(rule->calls[slot->nr / 64] >> slot->nr % 64 & 1))
 		return;
-	now = now_ns();
-	if (now >= control.until_ns)
+	if (now_ns(CLOCK_MONOTONIC_COARSE) >= control.until_ns)
 		return;
 	if (!(rule->flags & RULE_CHILDREN) && (u64)call6(SYS_getpid, 0, 0, 0, 0, 0, 0) != control.process)
 		return;
@@ -254,7 +254,7 @@ __attribute__((used)) void decide(struct slot *slot)
 	if (rule->jitter_ns)
 		delay += draw() % (2 * rule->jitter_ns + 1);	/* delay_ns is the least: delay - jitter */
 	if (delay)
-		slot->until_ns = now + delay;
+		slot->until_ns = now_ns(CLOCK_MONOTONIC) + delay;
 	if (rule->error) {
 		slot->plan = PLAN_FAIL;
 		slot->result = -rule->error;
@@ -270,7 +270,7 @@ __attribute__((used)) int next_slice(struct slot *slot)
 
 	if (!slot->until_ns)
 		return 0;
-	now = now_ns();
+	now = now_ns(CLOCK_MONOTONIC);
 	if (now >= slot->until_ns)
 		return 0;
 	if (slot->generation != control.generation || now >= control.until_ns) {

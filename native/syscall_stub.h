@@ -52,7 +52,7 @@ struct rule {
 };
 
 struct control {
-	u64 until_ns;		/* the lease, CLOCK_BOOTTIME */
+	u64 until_ns;		/* the lease, CLOCK_MONOTONIC */
 	u64 process;		/* the chosen process as it calls itself (its innermost pid namespace) */
 	u64 active;		/* which of the two rules holds; the other one may be written meanwhile */
 	u64 generation;		/* changes with each rule, so that a call that waits looks again */

@@ -17,9 +17,9 @@ from squall.faults import parse_fault
 from squall.faults.syscall import Call
 from squall.injectors import Plan, Refusal, Site
 from squall.injectors.syscall_patch import FAMILIES, SyscallPatchInjector
-from squall.kernel import process_memory
+from squall.kernel import proc, process_memory
 from squall.kernel.syscall_numbers import NUMBERS
-from squall.targets import ProcessTarget, RouteTarget, find_cgroup
+from squall.targets import ProcessIdentity, ProcessTarget, RouteTarget, find_cgroup
 from tests.file_programs import FileProgram, file_program
 from tests.specimens import needs_root, own_cgroup
 from tests.steps import done
@@ -164,6 +164,38 @@ def test_a_process_that_a_debugger_holds_is_refused(program: FileProgram) -> Non
         answer = plan(program, "io.error", calls=["read"], errno="EIO")
     assert isinstance(answer, Refusal)
     assert "held by a debugger" in answer.reason
+
+
+@needs_root
+def test_a_process_in_a_time_namespace_of_its_own_is_refused() -> None:
+    if not Path("/proc/self/ns/time").exists():
+        pytest.skip("this kernel has no time namespaces (Linux 5.6)")
+    script = "print('ready', flush=True); import sys; sys.stdin.read()"
+    argv = [
+        "unshare",
+        "--time",
+        "--boottime",
+        "1000",
+        "--monotonic",
+        "1000",
+        "--fork",
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        script,
+    ]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        parent = FileProgram(process, Path("/nowhere"))
+        if process.stdout is None or process.stdout.readline() != b"ready\n":
+            pytest.skip("no time namespace can be made here")
+        (child,) = proc.children_of(parent.pid)
+        target = ProcessTarget(ProcessIdentity.of(child), "python")
+        answer = SyscallPatchInjector().plan(parse_fault("io.error", {"calls": ["read"], "errno": "EIO"}), target, SITE)
+        assert isinstance(answer, Refusal)
+        assert "time namespace" in answer.reason
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 @pytest.mark.parametrize(

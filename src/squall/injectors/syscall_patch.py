@@ -116,7 +116,17 @@ def _untouchable(identity: ProcessIdentity) -> str | None:
         return reason
     if debugger := process_memory.tracer(pid):
         return f"process {pid} is held by a debugger (pid {debugger}): only one may trace it"
+    if _time_namespace(pid) != _time_namespace("self"):
+        return f"process {pid} is in a time namespace of its own, by whose clock a lease would not end"
     return _confined(identity) if proc.seccomp_mode(pid) else None
+
+
+def _time_namespace(pid: int | str) -> int:
+    """The inode of a process's time namespace, 0 where the kernel has none."""
+    try:
+        return Path(f"/proc/{pid}/ns/time").stat().st_ino
+    except OSError:
+        return 0
 
 
 def _confined(identity: ProcessIdentity) -> str | None:

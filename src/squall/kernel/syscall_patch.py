@@ -44,7 +44,7 @@ OWN_CALLS: dict[str, tuple[int, ...]] = {
     "mmap": (_MMAP, 0, syscall_stub.BASE_SIZE, _READ_EXECUTE, _PRIVATE | _EXACTLY_THERE, -1 & (1 << 64) - 1),
     "mmap of shared memory": (_MMAP, 0, syscall_stub.CONTROL_SIZE, _READ_WRITE, _SHARED | _EXACTLY_THERE, -1 & (1 << 64) - 1),
     "munmap": (_MUNMAP,), "fstat": (5,), "nanosleep": (35,), "getpid": (39,), "readlink": (89,),
-    "clock_gettime": (228, 7), "process_vm_readv": (310,),
+    "clock_gettime": (228, 6), "process_vm_readv": (310,),
 }  # fmt: skip
 """What is called in the target's name, with the arguments that a filter may look at."""
 _REACH = (1 << 31) - (64 << 20)

@@ -80,12 +80,12 @@ class _Held:
         """The control block with its lease running."""
         rule = Rule.from_json(self._config.rule)
         block = syscall_stub.control_block(rule, proc.innermost_pid(self._config.pid), self._config.seed)
-        self._until_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + LEASE_NS
+        self._until_ns = time.monotonic_ns() + LEASE_NS
         return struct.pack("<Q", self._until_ns) + block[8:]
 
     def renew(self) -> None:
         """Let the stub work for another second; a process that is no longer patched but lives has shaken it off."""
-        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        now = time.monotonic_ns()
         self._lapses += now > self._until_ns
         self._until_ns = now + LEASE_NS
         counts = []
