@@ -52,6 +52,7 @@ bench: ## measure against the peers; results go to docs/benchmarks.md
 
 bpf: ## build the kernel programs anew from bpf/ (needs clang-14, llvm-14, libbpf-dev)
 	@tools/build-bpf
+	@tools/build-native
 
 docs: ## build the documentation into docs/_build/html, warnings being errors
 	@tools/setup docs
