@@ -22,7 +22,7 @@ FAMILIES = {
     "tcp": "TCP connections: those that pass a proxied route, whatever they carry, and (`tcp.delay`) any in the kernel.",
     "dns": "Names that a service looks up.",
     "time": "What a process takes for the time.",
-    "http": "HTTP requests and responses that pass a proxied route.",
+    "http": "HTTP requests and responses that pass Squall's proxy: by a route, or led there by the kernel.",
 }
 """What the families are about; one without a line here is listed by its name alone."""
 
