@@ -5,6 +5,7 @@ The test itself stands at the near end, in the namespace of its own that every t
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -25,10 +26,14 @@ if TYPE_CHECKING:
 
     from tests.specimens import Specimen
 
-__all__ = ["ECHO_PORT", "Wire", "echo", "round_trips_ms", "wire"]
+__all__ = ["ECHO_PORT", "OFF_MS", "TIMES", "Wire", "echo", "round_trips_ms", "wire"]
 
 ECHO_PORT = 7007
-_PATIENCE_S = 20.0
+TIMES = 8 if os.environ.get("SQUALL_GUEST") else 1
+"""Everything takes longer in a guest, and so must a delay that is to be told from none."""
+OFF_MS = 12.0 * TIMES
+"""Without a delay an exchange takes far less, on a busy machine too; each delay that a test asks for is longer."""
+_PATIENCE_S = 20.0 * TIMES
 
 _SLEEP = "import time\nprint('ready', flush=True)\ntime.sleep(600)"
 _ECHO = """

@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from tests.kernel_world import KernelWorld
     from tests.wires import Wire
 
-OFF_MS = 12.0
-"""Without a delay an exchange takes far less, on a busy machine too; each delay asked for below is longer."""
-
 
 def plan(tmp_path: Path, target: Target, tag: str, **parameters: Any) -> Plan:
     """The line's plan for this fault; skips where this kernel cannot have one."""
@@ -77,6 +74,11 @@ def on(tmp_path: Path, target: Target, tag: str, **parameters: Any) -> Iterator[
             assert action.verify().normal
 
 
+def ms(value: float) -> str:
+    """A delay that can be told from none here."""
+    return f"{value * wires.TIMES:g}ms"
+
+
 def far_of(wire: Wire) -> NetnsTarget:
     return NetnsTarget("far", wire.namespace)
 
@@ -93,11 +95,11 @@ def test_every_packet_is_late_in_the_direction_that_is_asked_for(
 ) -> None:
     with (
         wires.wire() as wire, wires.echo(wire),
-        on(tmp_path, far_of(wire), "network.delay", latency="20ms", direction=direction),
+        on(tmp_path, far_of(wire), "network.delay", latency=ms(20), direction=direction),
     ):  # fmt: skip
         for address in (wire.far, wire.far6):
-            asked = 20 * passes
-            assert asked <= typical_ms(address, udp=kind == "udp") + 0.3 < asked + OFF_MS * passes
+            asked = 20 * passes * wires.TIMES
+            assert asked <= typical_ms(address, udp=kind == "udp") + 0.3 < asked + wires.OFF_MS * passes
 
 
 @pytest.mark.kernel
@@ -109,22 +111,22 @@ def test_loopback_is_late_too_with_whatever_address(tmp_path: Path, address: str
     paths = [str(specimens.SOURCE), str(specimens.SOURCE.parent)]
     with (
         wires.wire() as wire, wires.echo(wire),
-        on(tmp_path, far_of(wire), "network.delay", latency="20ms", direction=direction),
+        on(tmp_path, far_of(wire), "network.delay", latency=ms(20), direction=direction),
     ):  # fmt: skip
         said = wire.far_end(sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}\n{code}", address)
     taken = statistics.median(float(word) for word in said.strip("[]\n").split(","))
-    assert 40 <= taken + 0.3 < 40 + 2 * OFF_MS
+    assert 40 * wires.TIMES <= taken + 0.3 < 40 * wires.TIMES + 2 * wires.OFF_MS
 
 
 @pytest.mark.kernel
 def test_only_what_the_filter_means_is_late(tmp_path: Path) -> None:
     with (
         wires.wire() as wire, wires.echo(wire, 7001), wires.echo(wire, 7002),
-        on(tmp_path, far_of(wire), "network.delay", latency="30ms", localPorts=[7001], protocol="tcp") as worker,
+        on(tmp_path, far_of(wire), "network.delay", latency=ms(30), localPorts=[7001], protocol="tcp") as worker,
     ):  # fmt: skip
-        assert typical_ms(wire.far, port=7001) >= 29.7
-        assert typical_ms(wire.far, port=7002) < OFF_MS
-        assert typical_ms(wire.far, port=7001, udp=True) < OFF_MS
+        assert typical_ms(wire.far, port=7001) >= 29.7 * wires.TIMES
+        assert typical_ms(wire.far, port=7002) < wires.OFF_MS
+        assert typical_ms(wire.far, port=7001, udp=True) < wires.OFF_MS
         specimens.wait_for(lambda: worker.counters().get("diverted", 0) > 7, "packets are counted")
 
 
@@ -132,22 +134,22 @@ def test_only_what_the_filter_means_is_late(tmp_path: Path) -> None:
 def test_a_share_of_the_packets_is_late(tmp_path: Path) -> None:
     with (
         wires.wire() as wire, wires.echo(wire),
-        on(tmp_path, far_of(wire), "network.delay", latency="25ms", percent="40%"),
+        on(tmp_path, far_of(wire), "network.delay", latency=ms(25), percent="40%"),
     ):  # fmt: skip
         taken = wires.round_trips_ms(wire.far, 120, udp=True)
-    assert 0.25 < sum(ms >= 24.5 for ms in taken) / len(taken) < 0.55
+    assert 0.25 < sum(one >= 24.5 * wires.TIMES for one in taken) / len(taken) < 0.55
 
 
 @pytest.mark.kernel
 def test_jitter_spreads_what_is_late(tmp_path: Path) -> None:
     with (
         wires.wire() as wire, wires.echo(wire),
-        on(tmp_path, far_of(wire), "network.delay", latency="30ms", jitter="20ms"),
+        on(tmp_path, far_of(wire), "network.delay", latency=ms(30), jitter=ms(20)),
     ):  # fmt: skip
         taken = wires.round_trips_ms(wire.far, 60, udp=True)
     assert 9.5 <= min(taken) < 20
     assert max(taken) > 40
-    assert 24 < statistics.fmean(taken) < 30 + OFF_MS
+    assert 24 < statistics.fmean(taken) < 30 + wires.OFF_MS
 
 
 @pytest.mark.kernel
@@ -155,7 +157,7 @@ def test_some_overtake_those_that_are_held(tmp_path: Path) -> None:
     """Datagrams in one burst: those that are drawn come first, at once, and all of them come."""
     with (
         wires.wire() as wire, wires.echo(wire), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
-        on(tmp_path, far_of(wire), "network.reorder", latency="80ms", percent="25%", gap=3),
+        on(tmp_path, far_of(wire), "network.reorder", latency=ms(80), percent="25%", gap=3),
     ):  # fmt: skip
         one.settimeout(10)
         one.connect((wire.far, wires.ECHO_PORT))
@@ -248,10 +250,10 @@ def answers(address: str, port: int) -> bool:
 @pytest.mark.kernel
 def test_a_change_has_no_gap_and_loses_nothing(tmp_path: Path) -> None:
     with wires.wire() as wire, wires.echo(wire), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        found = plan(tmp_path, far_of(wire), "network.delay", latency="40ms")
+        found = plan(tmp_path, far_of(wire), "network.delay", latency=ms(40))
         (worker,) = found.actions
         assert isinstance(worker, KernelWorker)
-        other = plan(tmp_path, far_of(wire), "network.delay", latency="20ms").actions[0]
+        other = plan(tmp_path, far_of(wire), "network.delay", latency=ms(20)).actions[0]
         assert isinstance(other, KernelWorker)
         (life_line,) = worker.do()
         try:
@@ -271,7 +273,7 @@ def test_a_change_has_no_gap_and_loses_nothing(tmp_path: Path) -> None:
             os.close(life_line)
             worker.undo()
     assert len(taken) == 60
-    assert min(taken[number] for number in range(60)) >= 0.0195, "at no moment it was off"
+    assert min(taken[number] for number in range(60)) >= 0.0195 * wires.TIMES, "at no moment it was off"
 
 
 @pytest.mark.kernel
@@ -327,32 +329,31 @@ def test_a_full_device_loses_packets_and_counts_them_and_blocks_nobody(tmp_path:
 def test_a_device_that_somebody_takes_away_ends_the_line_and_the_run_knows(
     tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    with wires.wire() as wire, wires.echo(wire), on(tmp_path, far_of(wire), "network.delay", latency="30ms") as worker:
+    with wires.wire() as wire, wires.echo(wire), on(tmp_path, far_of(wire), "network.delay", latency=ms(30)) as worker:
         names = [word.rstrip(":") for word in wire.far_end("ip", "-o", "link").split() if word.startswith("squall")]
-        for name in names:
-            wire.far_end("ip", "link", words[0], name, *words[1:])
+        wire.far_end("ip", "link", words[0], names[0], *words[1:])
         specimens.wait_for(lambda: not worker.in_force(), "the line has ended")
-        assert typical_ms(wire.far) < OFF_MS
+        assert typical_ms(wire.far) < wires.OFF_MS
 
 
 @pytest.mark.kernel
 def test_an_interface_that_is_made_anew_is_late_again(tmp_path: Path) -> None:
-    with wires.wire() as wire, wires.echo(wire), on(tmp_path, far_of(wire), "network.delay", latency="30ms"):
-        assert typical_ms(wire.far) >= 29.7
+    with wires.wire() as wire, wires.echo(wire), on(tmp_path, far_of(wire), "network.delay", latency=ms(30)):
+        assert typical_ms(wire.far) >= 29.7 * wires.TIMES
         wire.cut()
         wire.connect()
-        specimens.wait_for(lambda: typical_ms(wire.far, 1, udp=True) >= 29.7, "the new interface is met")
+        specimens.wait_for(lambda: typical_ms(wire.far, 1, udp=True) >= 29.7 * wires.TIMES, "the new interface is met")
 
 
 @pytest.mark.kernel
 def test_two_lines_on_one_interface_add_up(tmp_path: Path) -> None:
     with (
         wires.wire() as wire, wires.echo(wire),
-        on(tmp_path, far_of(wire), "network.delay", latency="20ms"),
-        on(tmp_path, far_of(wire), "network.delay", latency="30ms"),
+        on(tmp_path, far_of(wire), "network.delay", latency=ms(20)),
+        on(tmp_path, far_of(wire), "network.delay", latency=ms(30)),
     ):  # fmt: skip
         for address in (wire.far, wire.far6):
-            assert 49.4 <= typical_ms(address) < 50 + 2 * OFF_MS
+            assert 49.4 * wires.TIMES <= typical_ms(address) < 50 * wires.TIMES + 2 * wires.OFF_MS
 
 
 @pytest.mark.kernel
@@ -360,9 +361,9 @@ def test_only_the_cgroups_packets_are_late(tmp_path: Path, kernel_world: KernelW
     folder = kernel_world.subgroup("target")
     with wires.echo(None, 7001) as target, wires.echo(None, 7002):
         own.join(str(folder), target.pid)
-        with on(tmp_path, find_cgroup(str(folder)), "network.delay", latency="30ms", direction="both"):
-            assert 59.4 <= typical_ms("127.0.0.1", port=7001) < 60 + 2 * OFF_MS
-            assert typical_ms("127.0.0.1", port=7002) < OFF_MS
+        with on(tmp_path, find_cgroup(str(folder)), "network.delay", latency=ms(30), direction="both"):
+            assert 59.4 * wires.TIMES <= typical_ms("127.0.0.1", port=7001) < 60 * wires.TIMES + 2 * wires.OFF_MS
+            assert typical_ms("127.0.0.1", port=7002) < wires.OFF_MS
 
 
 @pytest.mark.kernel

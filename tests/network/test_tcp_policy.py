@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 
     from tests.kernel_world import KernelWorld
 
-MS = 1_000_000
-OFF_MS = 12.0
-"""Without a delay an exchange takes far less, on a busy machine too; each delay asked for below is longer."""
+MS = 1_000_000 * wires.TIMES
 Rows = list[tuple[str, int, int]]
 
 
@@ -142,9 +140,9 @@ def test_a_policy_may_be_written_in_one_line() -> None:
 def test_data_is_held_and_handshakes_are_not() -> None:
     with wires.wire() as wire, wires.echo(wire), on(worker(wire.path, [("0.0.0.0", 0, 40 * MS), ("::", 0, 25 * MS)])):
         for address, asked in ((wire.far, 40), (wire.far6, 25)):
-            assert asked <= typical_ms(address) < asked + OFF_MS
-            assert min(handshake_ms(address) for _ in range(5)) < OFF_MS
-        assert typical_ms(wire.far, udp=True) < OFF_MS, "it is about TCP"
+            assert asked * wires.TIMES <= typical_ms(address) < asked * wires.TIMES + wires.OFF_MS
+            assert min(handshake_ms(address) for _ in range(5)) < wires.OFF_MS
+        assert typical_ms(wire.far, udp=True) < wires.OFF_MS, "it is about TCP"
 
 
 @pytest.mark.kernel
@@ -159,7 +157,7 @@ def test_bare_acknowledgements_and_the_end_of_a_connection_pass() -> None:
         specimens.wait_for(lambda: unacknowledged(one) == 0, "everything is acknowledged")
         one.shutdown(socket.SHUT_WR)
         assert one.recv(1) == b"", "the server closes as well: its FIN is here"
-        assert time.monotonic() - begun < 0.8
+        assert time.monotonic() - begun < 0.8 * wires.TIMES
 
 
 def unacknowledged(one: socket.socket) -> int:
@@ -183,7 +181,7 @@ def test_loopback_is_held_too_with_whatever_address(address: str) -> None:
             address,
         )
     taken = statistics.median(float(word) for word in said.strip("[]\n").split(","))
-    assert 40 <= taken < 40 + 2 * OFF_MS, "both ways pass this namespace's policy"
+    assert 40 * wires.TIMES <= taken < 40 * wires.TIMES + 2 * wires.OFF_MS, "both ways pass this namespace's policy"
 
 
 @pytest.mark.kernel
@@ -202,9 +200,9 @@ def test_the_policy_is_changed_without_a_gap_or_a_lost_byte() -> None:
                 one.sendall(b"%04d" % number)
                 assert one.recv(4) == b"%04d" % number
                 taken.append((time.perf_counter() - begun) * 1000)
-        assert min(taken) >= 20, "at no moment it was off"
-        assert min(taken[30:]) >= 45
-        assert statistics.median(taken[:20]) < 20 + OFF_MS
+        assert min(taken) >= 20 * wires.TIMES, "at no moment it was off"
+        assert min(taken[30:]) >= 45 * wires.TIMES
+        assert statistics.median(taken[:20]) < 20 * wires.TIMES + wires.OFF_MS
 
 
 def ended(pid: int) -> bool:
@@ -227,7 +225,7 @@ def test_a_killed_worker_leaves_nothing_and_data_flows_at_once() -> None:
             begun = time.monotonic()
             one.sendall(b"after")
             assert one.recv(100) == b"after"
-            assert time.monotonic() - begun < 0.15
+            assert time.monotonic() - begun < 0.15 * wires.TIMES
             assert not step.in_force()
         assert "squall" not in wire.far_end("ip", "-o", "link")
 
@@ -238,12 +236,12 @@ def test_a_stopped_worker_lets_all_pass_within_a_second() -> None:
     with wires.wire() as wire, wires.echo(wire):
         step = worker(wire.path, [("0.0.0.0", 0, 30 * MS)])
         with on(step):
-            assert typical_ms(wire.far) >= 30
+            assert typical_ms(wire.far) >= 30 * wires.TIMES
             (stat,) = surviving(step.token)
             os.kill(stat.pid, signal.SIGSTOP)
             try:
                 time.sleep(1.3)  # longer than the lease: that nothing renews it can only be waited for
-                assert typical_ms(wire.far) < OFF_MS
+                assert typical_ms(wire.far) < wires.OFF_MS
             finally:
                 os.kill(stat.pid, signal.SIGCONT)
             specimens.wait_for(lambda: not step.in_force(), "the lapse is noticed")
@@ -252,11 +250,11 @@ def test_a_stopped_worker_lets_all_pass_within_a_second() -> None:
 @pytest.mark.kernel
 def test_an_interface_that_is_made_anew_is_held_again() -> None:
     with wires.wire() as wire, wires.echo(wire), on(worker(wire.path, [("0.0.0.0", 0, 30 * MS)])) as _:
-        assert typical_ms(wire.far) >= 30
+        assert typical_ms(wire.far) >= 30 * wires.TIMES
         wire.cut()
         wire.connect()
-        specimens.wait_for(lambda: typical_ms(wire.far, 1) >= 30, "the new interface is held")
-        assert typical_ms(wire.far) >= 30
+        specimens.wait_for(lambda: typical_ms(wire.far, 1) >= 30 * wires.TIMES, "the new interface is held")
+        assert typical_ms(wire.far) >= 30 * wires.TIMES
 
 
 @pytest.mark.kernel
@@ -275,12 +273,12 @@ def test_only_the_cgroups_sockets_are_held_also_those_from_before(kernel_world: 
                         "/proc/thread-self/ns/net", [("0.0.0.0", 7001, 30 * MS), ("0.0.0.0", 7002, 30 * MS)], **found
                     )
                 ):
-                    assert 30 <= typical_ms("127.0.0.1", port=7001) < 30 + OFF_MS
-                    assert typical_ms("127.0.0.1", port=7002) < OFF_MS
+                    assert 30 * wires.TIMES <= typical_ms("127.0.0.1", port=7001) < 30 * wires.TIMES + wires.OFF_MS
+                    assert typical_ms("127.0.0.1", port=7002) < wires.OFF_MS
                     begun = time.monotonic()
                     old.sendall(b"x")
                     assert old.recv(1)
-                    assert 0.03 <= time.monotonic() - begun < 0.2
+                    assert 0.03 * wires.TIMES <= time.monotonic() - begun < 0.2 * wires.TIMES
         assert wire.namespace.there()
 
 
@@ -306,7 +304,7 @@ def test_a_program_that_knows_nothing_of_it_is_delayed() -> None:
             subprocess.run([*ask, "-r", "10", "incr", "n"], check=True, capture_output=True)
             taken = time.monotonic() - begun
         assert subprocess.run([*ask, "get", "n"], check=True, capture_output=True).stdout == b"10\n"
-    assert 0.5 <= taken < 1.5
+    assert 0.5 * wires.TIMES <= taken < 1.5 * wires.TIMES
 
 
 @pytest.mark.kernel
@@ -324,9 +322,13 @@ def test_a_static_go_server_that_nobody_prepared_is_delayed(kernel_world: Kernel
         scope = {"kind": "process", "processes": [ProcessIdentity.of(server.pid).to_json()], "descendants": False}
         with on(worker("/proc/thread-self/ns/net", [("127.0.0.1", port, 60 * MS)], **scope)):
             times = [asked(ask) for _ in range(5)]
-        assert statistics.median(connect for connect, _ in times) < OFF_MS / 1000
-        assert 0.06 <= statistics.median(total for _, total in times) < 0.06 + 2 * OFF_MS / 1000
-        assert asked(ask)[1] < 0.06
+        assert statistics.median(connect for connect, _ in times) < wires.OFF_MS / 1000
+        assert (
+            0.06 * wires.TIMES
+            <= statistics.median(total for _, total in times)
+            < 0.06 * wires.TIMES + wires.OFF_MS / 500
+        )
+        assert asked(ask)[1] < 0.06 * wires.TIMES
 
 
 def asked(ask: list[str]) -> tuple[float, float]:
