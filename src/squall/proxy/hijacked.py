@@ -50,7 +50,7 @@ class HijackServer(Server):
         proxy: TransparentProxy = kind(self._plane, _NAME, self._hijack)
         proxy.enable()
         self._plane.proxies[_NAME] = proxy
-        self._hijack.begin(proxy.listeners, _cgroup(config) if wanted.direction == "outbound" else "")
+        self._hijack.begin(proxy.listeners, _not_ours(_cgroup(config)) if wanted.direction == "outbound" else "")
         established = config.get("established")
         if established is not None:  # only now: who comes back is to be led here
             self._ended = end_established(wanted, Holders(established["processes"], established["folders"]))
@@ -89,6 +89,13 @@ def _cgroup(config: Mapping[str, Any]) -> str:
     if stat is None or stat.start_ticks != ticks or not found:
         raise Invalid(f"process {pid} is not in the cgroup {own} that was made for it")
     return head + found
+
+
+def _not_ours(folder: str) -> str:
+    """The same folder; Invalid where this process is in it: it would be led to itself, round and round."""
+    if f"{cgroups.folders_of().get('', '')}/".startswith(f"{folder}/"):
+        raise Invalid(f"{folder} holds Squall itself: its own connections would be led away")
+    return folder
 
 
 def _read(argv: Sequence[str]) -> dict[str, Any]:
