@@ -37,6 +37,8 @@ class NameServer:
     records: dict[tuple[str, int], list[bytes]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     answered: list[bytes] = field(default_factory=list)
+    late_s: float = 0.0
+    """It thinks so long about each datagram."""
 
     def add(self, name: str, *addresses: str) -> None:
         """Let this name have these addresses."""
@@ -107,7 +109,9 @@ def _datagrams(server: NameServer, door: socket.socket, ends: threading.Event) -
             message, client = door.recvfrom(65535)
         except TimeoutError:
             continue
-        door.sendto(server.answer(message, "udp"), client)
+        reply = server.answer(message, "udp")
+        ends.wait(server.late_s)
+        door.sendto(reply, client)
 
 
 def _connections(server: NameServer, door: socket.socket, ends: threading.Event) -> None:

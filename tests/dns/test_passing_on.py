@@ -8,12 +8,14 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from squall.targets import find_processes
+from tests import specimens
 from tests.dns.conftest import SERVER, Client, counted
 from tests.nameserver import AAAA, TXT, A, name_server
 from tests.namespaces import named_netns
@@ -130,6 +132,30 @@ def test_the_next_name_server_is_asked_where_one_is_closed(world: World) -> None
     with world.fault(client.target, "dns.error", **HIT):
         assert client.lookup("shop.test") == "10.1.2.3 fd00::3"
         assert client.lookup("hit.test") == "no such name"
+
+
+@pytest.mark.kernel
+def test_answers_that_are_on_their_way_still_arrive_when_the_fault_ends(world: World) -> None:
+    client = world.client("bytes")
+    with world.fault(client.target, "dns.error", **HIT) as (worker, _):
+        world.server.late_s = 0.3
+        client.ask(f"connected {SERVER} {query('shop.test').hex()}")
+        specimens.wait_for(lambda: world.server.asked, "the name server was asked")
+    assert worker.verify().normal
+    began = time.monotonic()
+    assert client._line().startswith(f"{SERVER} 53 ")
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.kernel
+def test_more_name_servers_than_can_be_told_apart_are_asked_directly(world: World) -> None:
+    hosts = [f"127.0.1.{number}" for number in range(1, 19)]
+    client = world.client("bytes")
+    with name_server(*hosts) as many, world.fault(client.target, "dns.error", names=["*"]) as (worker, _):
+        answers = [asked(client, "connected", host, query("shop.test"))[0] for host in hosts]
+        assert [host for host, _, _ in answers] == hosts
+        assert len(many.asked) == 2
+        assert counted(worker, "crowded", 2)
 
 
 @pytest.mark.kernel

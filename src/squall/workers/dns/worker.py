@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING, Any
 
 from squall.errors import SquallError
 from squall.kernel import cgroups, namespaces
-from squall.kernel.bpf import CgroupHook, Lifecycle
+from squall.kernel.bpf import CgroupHook, Hook, Lifecycle
 from squall.kernel.namespaces import NetworkNamespace
 from squall.workers.dns.doors import PORTS, Door, Doors
 from squall.workers.dns.redirected import Redirected
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["OBJECT", "main"]
 
 OBJECT = "dns"
-_HOOKS = [f"{call}{version}" for call in ("connect", "sendmsg", "recvmsg", "getpeername") for version in (4, 6)]
+_LEADING = [f"{call}{version}" for call in ("connect", "sendmsg") for version in (4, 6)]
+_NAMING = [f"{call}{version}" for call in ("recvmsg", "getpeername") for version in (4, 6)]
+"""What keeps up the name server's address: it is needed until the last answer has arrived."""
 _COUNTS = ("led", "crowded", "bound")
 """By their index in the counters of bpf/dns.bpf.c."""
 _PLACE = struct.Struct("=Q16sH2sI")
@@ -37,6 +40,8 @@ _LOOK_EVERY = 5
 """Renewals between two looks for processes in other network namespaces."""
 _LOOKS_EMPTY_MOST = 2
 _LAST_ANSWERS_S = 1.0
+_READ_S = 0.02
+"""So long a program has to read an answer that has just arrived, while the name server's address is still kept up."""
 
 
 def main() -> int:
@@ -77,7 +82,7 @@ class _Led:
         self._resolver = Resolver(self._judge, self._server_of)
         try:
             self._look(first=True)
-            self._life.attach(CgroupHook(f"dns_{hook}", self._folder, hook) for hook in _HOOKS)
+            self._life.attach(self._hooks(_NAMING) + self._hooks(_LEADING))
         except BaseException:
             self.close()
             raise
@@ -106,12 +111,16 @@ class _Led:
 
     def close(self) -> None:
         """Let queries go direct; give those that are on their way the time to arrive."""
-        self._life.detach()
+        self._life.detach(self._hooks(_LEADING))
         self._resolver.finish(_LAST_ANSWERS_S)
+        time.sleep(_READ_S)
         for doors in self._doors.values():
             doors.close()
         self._doors = {}
         self._life.close()
+
+    def _hooks(self, names: list[str]) -> list[Hook]:
+        return [CgroupHook(f"dns_{name}", self._folder, name) for name in names]
 
     # --- where the cgroup's processes are
 
