@@ -98,7 +98,7 @@ class GoFunctions:
 
     def end(self, address: int) -> int:
         """Where the function ends that has its first instruction here: the next one's address; ImageError for none."""
-        for at, following in self._spans():
+        for at, following in self.spans():
             if at == address:
                 return following
         raise ImageError(f"{self._elf.name} has no function that begins at {address:#x}")
@@ -141,7 +141,8 @@ class GoFunctions:
                 raise ImageError(f"{self._elf.name}: its table of functions is damaged")
             yield base + code, name.unpack_from(image, at)[0]
 
-    def _spans(self) -> Iterator[tuple[int, int]]:
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """First and past-the-last address of each function, ascending; padding behind a function counts to it."""
         table = self._table()
         base = 0 if table.magic == _GO116 else self._text_start()
         word = struct.Struct("<Q" if table.magic == _GO116 else "<I")

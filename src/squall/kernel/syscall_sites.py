@@ -78,7 +78,7 @@ def modules(pid: int) -> list[Module]:
     """
     by_file: dict[tuple[str, int], list[Mapping]] = {}
     for one in process_memory.mappings(pid):
-        if one.inode and not one.name.endswith(" (deleted)"):
+        if one.inode:
             by_file.setdefault((one.device, one.inode), []).append(one)
     found = []
     for parts in by_file.values():
@@ -160,7 +160,7 @@ def _code(elf: Elf) -> _Code:
 def _spans(elf: Elf) -> Iterator[tuple[int, int]]:
     """First and past-the-last address of each function, ascending."""
     if elf.is_go:
-        yield from GoFunctions(elf)._spans()  # noqa: SLF001
+        yield from GoFunctions(elf).spans()
         return
     hint = next((one for one in elf.segments if one.type == _UNWIND), None)
     if hint is not None:
