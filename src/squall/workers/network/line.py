@@ -5,8 +5,9 @@ was going. Everything hangs by this process's descriptors: when it ends, however
 the filter with them, so that nothing is sent into a hole.
 
 Accuracy: a process is woken late, by tens of microseconds and more the longer its CPU has slept. How late is measured
-all the time from the line's own timers, for short and long sleeps apart. The time of arrival of a packet that woke it
-is corrected by that, and it has itself woken as much earlier, waiting actively for the rest (200 us at most).
+all the time from the line's own timers, for short and long sleeps apart. It has itself woken as much earlier as is
+usual, and waits actively for the rest (200 us at most); a packet that woke it is taken to have come as much earlier as
+is the least, so that nearly none leaves before its time, and those that do by some microseconds.
 """
 
 from __future__ import annotations
@@ -60,23 +61,28 @@ class Origin(NamedTuple):
 
 
 class _Lateness:
-    """How late this process is woken, in ns: near the upper end of what is usual, for sleeps of like length."""
+    """How late this process is woken, in ns, by the length of its sleeps: what is usual, and what is the least."""
 
     _MOST = 200_000
-    _STEP = 2_000
+    _STEP = 1_000
 
     def __init__(self) -> None:
-        self._by_length = [60_000] * 64
+        self._usual, self._least = [60_000] * 64, [0] * 64
 
-    def of(self, slept_ns: int) -> int:
-        """What is to be expected after such a sleep."""
-        return self._by_length[slept_ns.bit_length()]
+    def usual(self, slept_ns: int) -> int:
+        """Three of four are less late after such a sleep: so much earlier it has itself woken."""
+        return self._usual[slept_ns.bit_length()]
+
+    def least(self, slept_ns: int) -> int:
+        """One of ten is less late: so much at least a packet has waited that woke it. Never sent early for more than this."""
+        return self._least[slept_ns.bit_length()]
 
     def learn(self, slept_ns: int, late_ns: int) -> None:
-        """Move towards the value that three of four are below."""
+        """Move both towards what was seen now."""
         index = slept_ns.bit_length()
-        step = 3 * self._STEP if late_ns > self._by_length[index] else -self._STEP
-        self._by_length[index] = min(self._MOST, max(0, self._by_length[index] + step))
+        for known, up, down in ((self._usual, 6, 2), (self._least, 1, 9)):
+            step = up * self._STEP if late_ns > known[index] else -down * self._STEP
+            known[index] = min(self._MOST, max(0, known[index] + step))
 
 
 @dataclass(slots=True)
@@ -193,7 +199,7 @@ class Line:
     def _sleep(self, now: int, due: int, others: tuple[int, ...]) -> list[int] | None:
         """Wait for packets until shortly before something is due and take them in; None: another descriptor can be read."""
         wanted = due - now
-        planned = max(0, wanted - self._lateness.of(wanted)) if wanted > 0 else 0
+        planned = max(0, wanted - self._lateness.usual(wanted)) if wanted > 0 else 0
         readable = select.select([*self._ways, *others], [], [], planned / 1e9)[0]
         woken = time.monotonic_ns()
         if not readable:
@@ -201,7 +207,7 @@ class Line:
                 self._lateness.learn(wanted, woken - now - planned)
             return readable
         slept = woken - now
-        late = min(self._lateness.of(slept), slept // 2) if slept > _NOT_SLEPT_NS else 0
+        late = min(self._lateness.least(slept), slept // 2) if slept > _NOT_SLEPT_NS else 0
         for fd in readable:
             if fd in self._ways:
                 self._take_in(self._ways[fd], late)
