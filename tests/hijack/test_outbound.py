@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from squall.actions.worker import end_workers
+from squall.errors import ActionFailed
 from squall.kernel.namespaces import NetworkNamespace
-from squall.targets import NetnsTarget, find_cgroup
+from squall.targets import NetnsTarget, ProcessIdentity, ProcessTarget, find_cgroup
 from tests import servers
-from tests.hijack.conftest import Faults, caller, greeter, in_cgroup, web
-from tests.specimens import wait_for
+from tests.hijack.conftest import PROGRAMS, Caller, Faults, caller, greeter, in_cgroup, web
+from tests.specimens import SOURCE, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.kernel_world import KernelWorld
 
 pytestmark = pytest.mark.kernel
 
@@ -329,3 +332,70 @@ def test_what_begins_in_the_cgroup_after_the_fault_is_led_as_well(faults: Faults
         caller(app, written_in) as late,
     ):
         assert late.dial(server.address)["ms"] >= LATE_MS
+
+
+def test_a_cgroup_that_holds_squall_itself_is_refused_by_the_proxy(faults: Faults, kernel_world: KernelWorld) -> None:
+    """A selector never gets so far; a proxy that led its own connections to itself would do so round and round."""
+    with (
+        pytest.raises(ActionFailed, match="holds Squall itself"),
+        faults.on(find_cgroup(str(kernel_world.cgroup)), "tcp.latency", **LATE),
+    ):
+        pass
+
+
+FOREIGN = """
+import struct, sys
+sys.path.insert(0, sys.argv[1])
+from squall.kernel.bpf import CgroupHook, Lifecycle
+life = Lifecycle("hijack", ("connect4", "connect6"))
+life.load()
+life.attach([CgroupHook("connect4", sys.argv[2], "connect4")])
+settings = life.collection.map("settings")
+whole = bytearray(settings[struct.pack("<I", 0)])
+whole[88:100] = struct.pack("<IIHH", 0, 1, 1, 1)  # one span: port 1
+settings[struct.pack("<I", 0)] = bytes(whole)
+life.collection.map("lease")[struct.pack("<I", 0)] = struct.pack("<Q", (1 << 63) - 1)
+print("ready", flush=True)
+sys.stdin.readline()
+print(life.collection.map("counters").total(1), flush=True)
+"""
+
+
+def test_the_programs_of_others_on_the_same_hook_go_on_working(faults: Faults, app: Path) -> None:
+    """One that counts what it leaves alone was there before, sees every connect, and is there afterwards."""
+    below = app / "below"
+    below.mkdir()
+    argv = (sys.executable, "-I", "-S", "-c", FOREIGN, str(SOURCE), str(below))
+    with (
+        in_cgroup(None, *argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as foreign,
+        greeter() as server,
+        caller(below) as client,
+    ):
+        assert foreign.stdin is not None
+        assert foreign.stdout is not None
+        assert foreign.stdout.readline() == "ready\n"
+        with faults.on(find_cgroup(str(below)), "tcp.latency", **LATE) as fault:
+            assert client.dial(server.address)["ms"] >= LATE_MS
+            fault.counted("led")
+        assert client.dial(server.address)["said"] == "hello hi\n"
+        foreign.stdin.write("\n")
+        foreign.stdin.flush()
+        assert int(foreign.stdout.readline()) >= 2
+    below.rmdir()
+
+
+def test_the_processes_below_are_led_where_that_is_asked_for(faults: Faults) -> None:
+    argv = ("sh", "-c", '"$@"; :', "sh", sys.executable, "-I", "-S", str(PROGRAMS / "caller.py"))
+    with greeter() as server, in_cgroup(None, *argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        below = Caller(parent)
+        below.dial("127.0.0.1:1")
+        target = ProcessTarget(ProcessIdentity.of(parent.pid), "sh")
+        with faults.on(target, "tcp.latency", **LATE):
+            assert below.quickest_ms(f"dial {server.address}") < LATE_MS
+        with faults.on(target, "tcp.latency", descendants=True, **LATE) as fault:
+            assert [step.kind for step in fault.steps] == ["own-cgroup", "hijack", "toxic"]
+            assert below.dial(server.address)["ms"] >= LATE_MS
+        assert below.quickest_ms(f"dial {server.address}") < LATE_MS
+        assert parent.stdin is not None
+        parent.stdin.close()
+        parent.wait(10)
