@@ -491,13 +491,17 @@ static __always_inline int corrupt(struct __sk_buff *skb, const struct hook *hoo
 	return TC_ACT_UNSPEC;
 }
 
+/* The second one is put where the first is; on loopback it goes out again, for only then it keeps its route, without which
+ * what comes from 127.0.0.1 is taken for a martian.
+ */
 static __always_inline int duplicate(struct __sk_buff *skb, const struct hook *hook, __u32 way)
 {
+	__u64 flags = way == INGRESS && skb->ifindex != LOOPBACK_INDEX ? BPF_F_INGRESS : 0;
 	__u32 mark = skb->mark;
 	long refused;
 
 	skb->mark = MARK_KIND | (way == INGRESS ? MARK_INGRESS : 0) | hook->order;
-	refused = bpf_clone_redirect(skb, skb->ifindex, way == INGRESS ? BPF_F_INGRESS : 0);
+	refused = bpf_clone_redirect(skb, skb->ifindex, flags);
 	skb->mark = mark;
 	count(refused ? FAILED : DUPLICATED);
 	return TC_ACT_UNSPEC;

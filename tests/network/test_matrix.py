@@ -20,7 +20,7 @@ from squall.injectors import Refusal, network
 from squall.injectors.network import Attaching, attaching
 from squall.targets import ProcessIdentity, find_cgroup, find_netns, find_processes
 from tests import specimens
-from tests.network.pairwise import Row, pairs_of, rows
+from tests.network.pairwise import Row, pairs_of, possible_pairs, rows
 from tests.network.striking import plan_of, striking
 from tests.network.wires import FAR, NEAR, Talker, talker, wire
 
@@ -76,6 +76,8 @@ def possible(row: Row) -> bool:
         return False
     if row["protocol"] not in ("any", row["traffic"]) and not (row["protocol"] == "tcp" and row["traffic"] == "udp"):
         return False
+    if row["fault"].startswith(("reorder", "bandwidth")) and row["traffic"] == "icmp":
+        return False
     return not (
         "icmp" in (row["traffic"], row["protocol"]) and row["filter"] in ("ports", "local-ports", "remote-range")
     )
@@ -85,11 +87,7 @@ CELLS = rows(FACTORS, possible, SEED)
 
 
 def test_the_cells_have_every_pair_that_can_be() -> None:
-    covered = {pair for cell in CELLS for pair in pairs_of(cell)}
-    assert len(CELLS) < 200
-    for fault in FACTORS["fault"]:
-        for target in FACTORS["target"]:
-            assert frozenset({("fault", fault), ("target", target)}) in covered
+    assert {pair for cell in CELLS for pair in pairs_of(cell)} == possible_pairs(FACTORS, possible)
 
 
 @dataclass
