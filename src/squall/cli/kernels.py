@@ -144,13 +144,15 @@ def _objects(found: list[Survey]) -> Table:
 def _needs(found: list[Survey]) -> Table:
     """Relocation or helper x kernel: whether the kernel has it; those that all have are only counted."""
     table = _table("Field, type, constant, helper: there", found)
+    everything = [needed for each in found for one in each.objects for needed in (*one.relocations, *one.helpers)]
+    names = {each.number: each.name for each in everything if each.number is not None and each.there}
     needs: list[dict[str, bool | None]] = []
     asked: set[str] = set()
     for each in found:
         needs.append({})
         for one in each.objects:
             for needed in (*one.relocations, *one.helpers):
-                needs[-1][needed.name] = needed.there
+                needs[-1][names.get(needed.number, needed.name)] = needed.there
                 asked |= {needed.name} if needed.asked else set()
     for name in _ordered(needs):
         there = [kernel.get(name) for kernel in needs]

@@ -42,6 +42,8 @@ class Needed:
     there: bool | None
     asked: bool
     """The object asks whether it is there, and goes on without it."""
+    number: int | None = None
+    """Of a helper: a kernel without it has no name for it, and another one may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +141,13 @@ def _fault(row: dict[str, Any]) -> Fault:
     return Fault(row["fault"], row["mechanism"], tuple(_answer(other) for other in row["others"]))
 
 
+def _helper(row: dict[str, Any]) -> Needed:
+    return Needed(row["name"] or f"helper {row['number']}", row["there"], asked=False, number=row["number"])
+
+
 def _object(row: dict[str, Any]) -> BpfObject:
     return BpfObject(
         row["name"], row["works"], row["reason"], tuple(_answer(each) for each in row["programs"]),
         tuple(Needed(each["name"], each["there"], each["asked"]) for each in row["relocations"]),
-        tuple(Needed(each["name"] or f"helper {each['number']}", each["there"], asked=False) for each in row["helpers"]),
+        tuple(_helper(each) for each in row["helpers"]),
     )  # fmt: skip
