@@ -145,7 +145,7 @@ def _needs(found: list[Survey]) -> Table:
     """Relocation or helper x kernel: whether the kernel has it; those that all have are only counted."""
     table = _table("Field, type, constant, helper: there", found)
     everything = [needed for each in found for one in each.objects for needed in (*one.relocations, *one.helpers)]
-    names = {each.number: each.name for each in everything if each.number is not None and each.there}
+    names: dict[int | None, str] = {each.number: each.name for each in everything if each.number and each.there}
     needs: list[dict[str, bool | None]] = []
     asked: set[str] = set()
     for each in found:
