@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,7 @@ from squall.kernel import process_memory, syscall_stub
 from squall.kernel.syscall_numbers import NUMBERS
 from squall.kernel.syscall_sites import ANY, CAVE, Module, modules
 from tests.file_programs import Language, file_program
+from tests.programs.build import c_program
 
 if TYPE_CHECKING:
     from squall.kernel.syscall_sites import Site
@@ -55,6 +58,23 @@ def test_a_go_program_makes_most_calls_in_one_place(language: Language, tmp_path
         assert generic
         assert all(site.patchable for site in generic)
         assert named([module], "write", "openat"), "the runtime's own"
+
+
+@X86_64
+def test_a_program_that_was_replaced_on_disk_is_read_as_it_runs(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: run the tests with sudo to see this")
+    copy = tmp_path / "program"
+    shutil.copy(c_program("files", flags=("-static",)), copy)
+    with subprocess.Popen([copy, str(tmp_path / "data")], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        before = named(modules(process.pid), "fsync")
+        copy.unlink()
+        copy.write_bytes(b"another program")
+        assert before
+        assert named(modules(process.pid), "fsync") == before
+        process.kill()
 
 
 @X86_64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ __all__ = ["SyscallPatch"]
 
 _END_S = 0.5
 """It needs a few milliseconds; one that is stopped, or starved, does not keep the target from being put right."""
+_HOLDS_S = 2.5
+"""A worker may hold the process so long: a thread that is deep in the kernel is waited for 2 s."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,20 @@ class SyscallPatch(Action, kind="syscall-patch", recoverability="guarded"):
         return Config(who.pid, who.start_ticks, self.name, self.regions, self.patches, self.rule, self.seed)
 
     def undo(self) -> None:  # noqa: D102
-        wait_for_end(self.token, _END_S)  # it takes everything out itself, if it was left to
+        self._let_the_worker_end()
         end_workers(self.token)
         if self.process.boot_id == type(self.process).mine().boot_id:
             syscall_patch.remove_everywhere(self.process.pid, self.process.start_ticks, self._config().layout)
+
+    def _let_the_worker_end(self) -> None:
+        """It takes everything out itself, if it is let; while it holds the process, killing it would not be safe."""
+        wait_for_end(self.token, _END_S)
+        deadline = time.monotonic() + _HOLDS_S
+        while time.monotonic() < deadline:
+            workers = {stat.pid for stat in surviving(self.token)}
+            if process_memory.tracer(self.process.pid) not in workers:
+                return
+            time.sleep(0.002)
 
     def verify(self) -> Look:  # noqa: D102
         left = surviving(self.token)
