@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from squall.actions.worker import end_workers
+from squall.actions.worker import end_workers, surviving
 from squall.errors import ActionFailed
 from squall.kernel.namespaces import NetworkNamespace
 from squall.targets import NetnsTarget, ProcessIdentity, ProcessTarget, find_cgroup
@@ -399,3 +401,32 @@ def test_the_processes_below_are_led_where_that_is_asked_for(faults: Faults) -> 
         assert parent.stdin is not None
         parent.stdin.close()
         parent.wait(10)
+
+
+def test_when_the_proxy_stands_still_connections_go_their_own_way_within_a_second(faults: Faults, app: Path) -> None:
+    with greeter() as server, caller(app) as client, faults.on(find_cgroup(str(app)), "tcp.latency", **LATE) as fault:
+        (proxy,) = surviving(fault.hijack.token)
+        assert fault.hijack.in_force()
+        os.kill(proxy.pid, signal.SIGSTOP)
+        time.sleep(1.2)  # the lease's own length, which nothing tells the end of
+        assert client.dial(server.address)["said"] == "hello hi\n"
+        os.kill(proxy.pid, signal.SIGCONT)
+        wait_for(lambda: not fault.hijack.in_force(), "it is known that the lease had lapsed")
+
+
+def test_a_target_that_becomes_another_program_stays_led(faults: Faults, app: Path) -> None:
+    argv = ("sh", "-c", 'read _; exec "$@"', "sh", sys.executable, "-I", "-S", str(PROGRAMS / "caller.py"))
+    with greeter() as server, in_cgroup(app, *argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        target = ProcessTarget(ProcessIdentity.of(process.pid), "sh")
+        with faults.on(target, "tcp.latency", **LATE):
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert Caller(process).dial(server.address)["ms"] >= LATE_MS
+
+
+def test_a_target_that_ends_leaves_nothing_behind(faults: Faults) -> None:
+    with greeter(), caller() as client, faults.on(client.target, "tcp.latency", **LATE) as fault:
+        client.process.kill()
+        client.process.wait()
+        assert fault.hijack.in_force()
