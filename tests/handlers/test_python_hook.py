@@ -150,11 +150,50 @@ def test_a_killed_worker_lets_every_call_pass_and_the_next_one_puts_the_code_bac
         assert not fault.actions[0].in_force()  # type: ignore[attr-defined]
 
 
-def test_another_function_another_process_and_forked_children_are_not_hit() -> None:
+FORKS = """
+import os, sys, time
+def work():
+    return "passed"
+def told():
+    try:
+        return work()
+    except RuntimeError:
+        return "failed"
+print("ready", flush=True)
+while True:
+    own = told()
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(write, told().encode())
+        os._exit(0)
+    os.close(write)
+    childs = os.read(read, 16).decode()
+    os.close(read)
+    os.waitpid(child, 0)
+    with open(sys.argv[1] + ".new", "w") as file:
+        file.write(own + " " + childs)
+    os.replace(sys.argv[1] + ".new", sys.argv[1])
+    time.sleep(0.002)
+"""
+
+
+def test_forked_children_are_not_hit(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    with specimens.python(FORKS, str(said)) as forks:
+        specimens.wait_for(lambda: said.exists() and said.read_text() == "passed passed", "it forks")
+        plan = services.planned(HOOK, "process.panic", services.target_of(forks.pid), function="__main__:work")
+        with services.injected(plan):
+            specimens.wait_for(lambda: said.read_text() == "failed passed", "the parent fails, the child does not")
+        specimens.wait_for(lambda: said.read_text() == "passed passed", "nobody fails")
+
+
+def test_another_process_of_the_same_program_is_not_hit() -> None:
     with services.python_service("threads") as other, services.python_service("threads") as service:
-        plan = services.planned(HOOK, "process.panic", service.target, function="__main__:Handler.log_message")
+        plan = services.planned(HOOK, "process.panic", service.target, function=SERVICES["threads"])
         with services.injected(plan):
             assert other.asks(10) == [200] * 10
+            assert service.asks(2) == [500] * 2
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ here may raise into the service but what was asked for.
 
 from __future__ import annotations
 
-import asyncio
 import mmap
 import os
 import struct
@@ -16,14 +15,18 @@ import threading
 import time
 import types
 import warnings
-from typing import Any, Callable, Iterable  # noqa: UP035 - as Python 3.8 has them
+
+TYPE_CHECKING = False
+"""As typing has it: that is not imported into a service that does without."""
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
 
 UNTIL, SHARE, MOST, DELAY, SEED, CALLS, HITS, STATE, LONGEST, TEXT, TOOK = 8, 16, 24, 32, 40, 48, 56, 64, 72, 128, 4096
 SIZE, TEXT_SIZE, BUCKETS, EXACT = 12288, 512, 320, 8
 ARMED, RESTORED, FAILED = 1, 2, 3
 MARK = "squall: the hook"
 SLICE_S = 0.05
-Maker = Callable[[], Exception]
 COROUTINE, GENERATOR, OTHERS = 0x80, 0x20, 0x300
 FORMS = {
     0: "def {name}(*args, **kwargs):\n  if 0: {free}\n  return '{mark}'(args, kwargs)\n",
@@ -66,7 +69,9 @@ class Page:
 class Hook:
     """One function with other code in it, that asks here what each call is to suffer."""
 
-    def __init__(self, page: Page, function: types.FunctionType, exception: Maker, *, raises: bool) -> None:
+    def __init__(
+        self, page: Page, function: types.FunctionType, exception: Callable[[], Exception], *, raises: bool
+    ) -> None:
         self.page, self.function, self.exception, self.raises = page, function, exception, raises
         self.lock, self.pid, self.last = threading.RLock(), os.getpid(), 0
         self.own = function.__code__
@@ -75,6 +80,9 @@ class Hook:
         )
         self.original.__kwdefaults__ = function.__kwdefaults__
         kind = self.own.co_flags & (COROUTINE | GENERATOR)
+        self.asyncio: Any = sys.modules.get("asyncio")
+        if kind == COROUTINE and not raises and self.asyncio is None:
+            raise LookupError(f"{function.__qualname__} is asynchronous, and there is no asyncio in it to wait by")
         self.code: types.CodeType | None = code_for(self.own, kind, self.later if kind == COROUTINE else self.now)
 
     def arm(self) -> None:
@@ -135,6 +143,13 @@ class Hook:
         except Exception:  # noqa: BLE001 - whatever it is, it is not the service's
             return False
 
+    def loop_runs(self) -> bool:
+        """Whether it is asyncio that runs this call, and not another library's loop."""
+        try:
+            return self.asyncio.get_running_loop() is not None
+        except RuntimeError:
+            return False
+
     def note(self, which: int, began: int) -> None:
         """Record how long it is since then."""
         try:
@@ -164,8 +179,8 @@ class Hook:
         left = self.enter()
         if left:
             until = time.monotonic() + left
-            while left > 0 and self.holds():
-                await asyncio.sleep(min(left, SLICE_S))
+            while left > 0 and self.holds() and self.loop_runs():
+                await self.asyncio.sleep(min(left, SLICE_S))
                 left = until - time.monotonic()
             self.note(0, began)
         try:
@@ -225,7 +240,7 @@ def find(module: str, qualified: str) -> types.FunctionType:
     return found
 
 
-def exception_for(text: str) -> Maker:
+def exception_for(text: str) -> Callable[[], Exception]:
     """What makes the exception that "module.Type: text" asks for, once tried."""
     name, _, words = text.partition(": ")
     module, _, last = name.rpartition(".")

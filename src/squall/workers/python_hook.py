@@ -164,6 +164,7 @@ class _Hooked:
             self.lapses += 1
         self._until_ns = now + LEASE_NS
         self._put(_UNTIL, self._until_ns)
+        self._apply()
 
     def counts(self) -> Mapping[str, int]:
         if self._page is None:
@@ -187,10 +188,14 @@ class _Hooked:
         return found
 
     def become(self, config: Mapping[str, Any]) -> None:
-        new = Config(**config)
-        for at, value in ((_SHARE, _share(new)), (_MOST, new.most), (_DELAY, new.delay_ns)):
+        self._config = Config(**config)
+        self._apply()
+
+    def _apply(self) -> None:
+        """What is asked of calls, again and again: the page may have come after it was changed."""
+        config = self._config
+        for at, value in ((_SHARE, _share(config)), (_MOST, config.most), (_DELAY, config.delay_ns)):
             self._put(at, value)
-        self._config = new
 
     def close(self) -> None:
         """End the lease, and have the function's own code put back at once where the main thread runs Python."""
