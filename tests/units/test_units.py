@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from squall.errors import InputError, UnitError
-from squall.units import Bandwidth, Duration, Rate, Ratio, Size, Within
+from squall.units import Bandwidth, Drift, Duration, Offset, Rate, Ratio, Size, Within
 
-QUANTITIES = (Duration, Ratio, Bandwidth, Size, Rate)
+QUANTITIES = (Duration, Offset, Drift, Ratio, Bandwidth, Size, Rate)
 
 
 class Holder(BaseModel):
