@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from squall.actions import Adjustable
 from squall.faults import parse_fault
-from squall.injectors import INJECTORS, Host, Plan, Refusal, Site
+from squall.injectors import INJECTORS, Host, Plan, Refusal, Site, network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,10 +21,17 @@ if TYPE_CHECKING:
     from squall.injectors import Injector
     from squall.targets import Target
 
-__all__ = ["Struck", "injector", "plan_of", "striking"]
+__all__ = ["Struck", "attach_by", "injector", "plan_of", "striking"]
 
 
 _numbers = itertools.count()
+
+
+def attach_by(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Have programs attached by "tcx" or "clsact"; the test is skipped where the kernel has not the one that is asked."""
+    if way == "tcx" and network.attaching().by != "tcx":
+        pytest.skip("this kernel has no tcx: it is there from 6.6 on")
+    monkeypatch.setattr(network, "attaching", lambda: network.Attaching(way))
 
 
 class Struck:

@@ -18,7 +18,7 @@ from squall.kernel.bpf.calls import link_create
 from squall.kernel.namespaces import entered
 from squall.kernel.netlink import CLSACT_EGRESS, Netlink
 from squall.targets import find_cgroup, find_netns, find_processes
-from tests.network.striking import plan_of, striking
+from tests.network.striking import attach_by, plan_of, striking
 from tests.network.wires import FAR, NEAR, Ears, Talker, Wire, talker, wire
 from tests.specimens import wait_for
 
@@ -104,9 +104,7 @@ def test_programs_and_filters_of_others_go_on_working(
     cable: Wire, far: Talker, attached: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another's program counts what it sees: as many before, while and after, for what is not struck."""
-    from squall.injectors import network
-
-    monkeypatch.setattr(network, "attaching", lambda: network.Attaching(attached))
+    attach_by(monkeypatch, attached)
     with Collection.load("network", ("egress",)) as theirs, Ears(NEAR[4]) as near, entered(cable.namespace):
         settings = bytearray(48)
         settings[12:16], settings[44:48] = b"\1\0\0\0", b"\1\0\0\0"  # the way out; count all
@@ -133,9 +131,7 @@ def test_programs_and_filters_of_others_go_on_working(
 
 
 def test_clsact_that_was_made_for_it_goes_again(cable: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    from squall.injectors import network
-
-    monkeypatch.setattr(network, "attaching", lambda: network.Attaching("clsact"))
+    attach_by(monkeypatch, "clsact")
 
     def kinds() -> list[str]:
         with entered(cable.namespace), Netlink() as netlink:
@@ -163,9 +159,7 @@ def test_everything_passes_when_the_worker_is_killed(cable: Wire, far: Talker) -
 def test_everything_passes_within_a_second_when_the_worker_is_stopped(
     cable: Wire, far: Talker, attached: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from squall.injectors import network
-
-    monkeypatch.setattr(network, "attaching", lambda: network.Attaching(attached))
+    attach_by(monkeypatch, attached)
     with Ears(NEAR[4]) as near, striking("network.partition", CUT_OFF, find_netns(cable.name)) as struck:
         assert _sent(far, near) == 0
         worker = _worker_of(struck)

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from squall.actions import OwnCgroup
-from squall.injectors import Refusal, network
-from squall.injectors.network import Attaching, attaching
+from squall.injectors import Refusal
 from squall.targets import ProcessIdentity, find_cgroup, find_netns, find_processes
 from tests import specimens
 from tests.network.pairwise import Row, pairs_of, possible_pairs, rows
-from tests.network.striking import plan_of, striking
+from tests.network.striking import attach_by, plan_of, striking
 from tests.network.wires import FAR, NEAR, Talker, talker, wire
 
 if TYPE_CHECKING:
@@ -215,9 +214,7 @@ def _within(hits: float, of: int, chance: float) -> bool:
 @pytest.mark.parametrize("scene", CELLS, indirect=True, ids=lambda row: "-".join(row.values()))
 def test_a_cell_does_what_it_says_or_is_refused(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     row = scene.row
-    if attaching().by != "tcx" and row["attached"] == "tcx":
-        pytest.skip("this kernel has no tcx: it is there from 6.6 on")
-    monkeypatch.setattr(network, "attaching", lambda: Attaching(row["attached"]))
+    attach_by(monkeypatch, row["attached"])
     here, there = (
         scene.hit.ask("udp", name="u", address=scene.here),
         scene.peer.ask("udp", name="u", address=scene.there),
