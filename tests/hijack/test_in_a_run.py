@@ -93,6 +93,15 @@ def test_a_client_in_a_cgroup_that_everybody_shares(tmp_path: Path) -> None:
         assert before.read_text() == home
 
 
+def test_requests_that_nobody_can_read_are_refused_before_anything_is_touched(tmp_path: Path) -> None:
+    with web() as (service, port):
+        arguments = ("http.abort", "-t", f"pid:{service.pid}", "-d", "2s", "--probe", f"https://127.0.0.1:{port}/")
+        with inject(tmp_path, *arguments) as run:
+            _, wrong = run.communicate(timeout=60)
+        assert run.returncode == 4
+        assert "is used with https" in " ".join(wrong.split())
+
+
 @pytest.mark.parametrize("victim", ["engine", "proxy"])
 def test_whoever_is_killed_the_service_is_free_at_once(tmp_path: Path, victim: str) -> None:
     with web() as (service, port), caller() as client:

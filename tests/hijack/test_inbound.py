@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from squall.actions import Hijack
 from squall.actions.worker import end_workers
+from squall.faults import parse_fault
+from squall.injectors import Plan
+from squall.injectors.hijack import HijackInjector
 from squall.kernel.namespaces import NetworkNamespace
 from squall.targets import NetnsTarget, ProcessIdentity, ProcessTarget, find_cgroup
 from tests.hijack.conftest import Faults, Greeter, caller, greeter, in_cgroup, web
@@ -141,6 +145,17 @@ def test_a_parameter_is_changed_while_it_is_on(faults: Faults) -> None:
         assert client.get(url)["ms"] >= LATE_MS
         fault.become("tcp.latency", latency="1ms")
         assert client.quickest_ms(f"get {url}") < LATE_MS
+
+
+def test_the_direction_cannot_be_changed_while_it_is_on(faults: Faults) -> None:
+    with web() as (service, port), caller() as client, faults.on(target_of(service), "http.abort", status=418) as fault:
+        other = HijackInjector().plan(
+            parse_fault("http.abort", {"status": 418, "connections": "outbound"}), fault.target, fault.site
+        )
+        assert isinstance(other, Plan)
+        (hijack,) = [step for step in other.actions if isinstance(step, Hijack)]
+        assert not fault.hijack.become(hijack, fault.held[0])
+        assert client.get(f"http://127.0.0.1:{port}/")["status"] == 418
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl: apt-get install curl")

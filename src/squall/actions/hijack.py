@@ -6,14 +6,20 @@ import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from squall.actions.base import Look
+from squall.actions.base import Action, Look
 from squall.actions.kernel_worker import KernelWorker
 from squall.actions.proxy_control import ProxyControl, ProxyGone
 from squall.actions.worker import end_workers, spawn, surviving, wait_for_end
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 __all__ = ["Hijack"]
 
+_FIXED = ("control", "direction", "netns", "cgroup", "member")
+"""What of its configuration is settled for its life."""
 _DRAIN_S = 0.5
 """How long connections that are still open at the fault's end may take; the proxy of a dead owner gives them 10 s."""
 
@@ -47,6 +53,12 @@ class Hijack(KernelWorker, kind="hijack", recoverability="lease"):
 
     def objects(self) -> tuple[str, ...]:  # noqa: D102
         return self.holds
+
+    def become(self, new: Action, held: Sequence[int]) -> bool:
+        """Lead others from now on; the direction, the cgroup and the network namespace stay."""
+        if not isinstance(new, Hijack) or any(new.config.get(name) != self.config.get(name) for name in _FIXED):
+            return False
+        return super().become(new, held)
 
     def describe(self) -> str:  # noqa: D102
         return f"start a proxy and {self.purpose}"

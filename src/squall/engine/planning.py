@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from squall.actions import Hijack
 from squall.errors import CannotInject, InputError, TargetError
 from squall.faults import FAULTS
 from squall.faults.http import HttpFault
@@ -139,16 +140,21 @@ def _refuse_http_faults_on_tls(experiment: Experiment, planned: Iterable[Planned
     requests += [experiment.load.http] if experiment.load is not None else []
     ports = {(url.hostname, url.port or 443) for one in requests if (url := urlsplit(one.url)).scheme == "https"}
     for fault in planned:
-        for target in fault.targets:
-            if (
-                isinstance(target, RouteTarget)
-                and isinstance(fault.step.fault, HttpFault)
-                and split_address(target.listen) in ports
-            ):
+        if not isinstance(fault.step.fault, HttpFault):
+            continue
+        for target, choice in zip(fault.targets, fault.choices, strict=True):
+            routed = isinstance(target, RouteTarget) and split_address(target.listen) in ports
+            if routed or _led_ports(choice) & {port for _, port in ports}:
                 raise CannotInject(
                     f"{fault.id}: {target.label} is used with https, and Squall has no certificate to read it by: "
-                    "put the route behind what ends the TLS, or use a tcp.* fault"
+                    "fault what is behind the end of the TLS, or use a tcp.* fault"
                 )
+
+
+def _led_ports(choice: Choice) -> set[int]:
+    """The listening ports of which connections are led to the proxy."""
+    hijacks = (action for action in choice.plan.actions if isinstance(action, Hijack))
+    return {port for hijack in hijacks for _, port, own in hijack.config.get("doors", ()) if own}
 
 
 def _refuse_overlaps(planned: Iterable[PlannedFault]) -> None:
