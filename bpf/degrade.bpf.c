@@ -80,6 +80,7 @@ struct entry {
 	__u64 began_ns;
 	__u64 ready_ns; /* when the wait was over */
 	__u64 stack;
+	__u64 is_watched; /* it will be told when this call returns */
 };
 
 struct {
@@ -113,13 +114,11 @@ struct {
 #define GROWN_NS 50000
 #define PREEMPTED_NS 200000000
 
-static __always_inline bool begins_anew(struct entry *before, __u64 stack, bool is_watched, __u64 now_ns)
+static __always_inline bool begins_anew(struct entry *before, __u64 stack, __u64 now_ns)
 {
 	__u64 since_ns = now_ns - before->ready_ns;
 
-	if (before->stack != stack)
-		return since_ns < GROWN_NS;
-	return is_watched && since_ns < PREEMPTED_NS;
+	return before->is_watched && since_ns < (before->stack == stack ? PREEMPTED_NS : GROWN_NS);
 }
 
 struct until {
@@ -181,8 +180,9 @@ static __always_inline bool known(struct pt_regs *regs, __u64 began_ns)
 	state = bpf_map_lookup_elem(&callers, &caller);
 	if (!state)
 		bpf_map_update_elem(&callers, &caller, &seen, BPF_ANY);
+	fresh.is_watched = state && *state == WATCHED;
 	before = bpf_map_lookup_elem(&entries, &goroutine);
-	if (before && begins_anew(before, regs->rsp, state && *state == WATCHED, began_ns))
+	if (before && begins_anew(before, regs->rsp, began_ns))
 		return true;
 	bpf_map_update_elem(&entries, &goroutine, &fresh, BPF_ANY);
 	return false;

@@ -60,7 +60,7 @@ def test_each_request_is_late_by_what_was_asked_and_no_longer_afterwards(flags: 
         client.took_s.clear()
         assert [client.ask() for _ in range(100)] == [200] * 100
         assert client.median_s() < sorted(again)[50]
-        assert min(client.took_s) < 0.003
+        assert min(client.took_s) < min(before.took_s) + 0.003
 
 
 def test_how_long_the_handler_took_is_measured_where_it_returns(go: Service) -> None:
@@ -106,40 +106,41 @@ def test_it_is_adjusted_while_it_is_on(go: Service) -> None:
         specimens.wait_for(later_now, "it is later")
 
 
+def floor_s(service: Service) -> float:
+    """What its quickest request takes, which no wait may be mistaken for."""
+    with service.client() as client:
+        assert [client.ask() for _ in range(30)] == [200] * 30
+        return min(client.took_s)
+
+
 def test_another_process_that_runs_the_same_program_is_not_late(go: Service) -> None:
-    with (
-        services.go_service() as other,
-        services.injected(services.planned(INJECTOR, "http.degrade", go.target, delay="5ms")) as fault,
-    ):
-        with other.client() as client:
-            assert [client.ask() for _ in range(50)] == [200] * 50
-        assert fault.counts()["delayed"] == 0
-        assert sorted(client.took_s)[10] < 0.005
+    with services.go_service() as other:
+        quick = floor_s(other)
+        with services.injected(services.planned(INJECTOR, "http.degrade", go.target, delay="5ms")) as fault:
+            assert floor_s(other) < quick + 0.005
+            assert fault.counts()["delayed"] == 0
 
 
 def test_a_killed_worker_leaves_nothing(go: Service) -> None:
+    quick = floor_s(go)
     plan = services.planned(INJECTOR, "http.degrade", go.target, delay="5ms")
-    with services.injected(plan) as fault, go.client() as client:
+    with services.injected(plan) as fault:
+        assert floor_s(go) >= 0.005
         (worker,) = surviving(plan.actions[0].token)  # type: ignore[attr-defined]
         os.kill(worker.pid, signal.SIGKILL)
         specimens.wait_for(lambda: not surviving(plan.actions[0].token), "the worker is gone")  # type: ignore[attr-defined]
         assert not fault.actions[0].in_force()  # type: ignore[attr-defined]
-        assert [client.ask() for _ in range(50)] == [200] * 50
-        assert sorted(client.took_s)[10] < 0.005
+        assert floor_s(go) < quick + 0.005
 
 
 def test_a_stopped_worker_lets_everything_pass_within_a_second(go: Service) -> None:
+    quick = floor_s(go)
     plan = services.planned(INJECTOR, "http.degrade", go.target, delay="5ms")
-    with services.injected(plan), go.client() as client:
+    with services.injected(plan):
         (worker,) = surviving(plan.actions[0].token)  # type: ignore[attr-defined]
         os.kill(worker.pid, signal.SIGSTOP)
         try:
-
-            def passes() -> bool:
-                client.took_s.clear()
-                return client.ask() == 200 and client.took_s[0] < 0.005
-
-            specimens.wait_for(passes, "calls pass", 5)
+            specimens.wait_for(lambda: floor_s(go) < quick + 0.005, "calls pass", 5)
         finally:
             os.kill(worker.pid, signal.SIGCONT)
 
