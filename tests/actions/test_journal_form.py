@@ -11,6 +11,7 @@ import pytest
 from squall.actions import (
     ACTIONS,
     Action,
+    ClockSkew,
     FileLimit,
     GuardianCgroup,
     Hijack,
@@ -34,6 +35,7 @@ from tests import specimens
 WHO = ProcessIdentity("boot", 4711, 99, 8, 15)
 
 EVERY: list[Action] = [
+    ClockSkew("run/0.4711", WHO, "shop", 140_000_000, ((140_000_100, "554889e541", "e9cb0f0000"),)),
     FileLimit(WHO, "shop", leave=3, soft=20, before=1024),
     GuardianCgroup("/sys/fs/cgroup/squall-guardian-r", WHO),
     Hijack(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import resource
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
-from squall.actions import FileLimit, Pause, PauseCycle, Worker, decode, encode
+from squall.actions import ClockSkew, FileLimit, Pause, PauseCycle, Worker, decode, encode
 from squall.actions.worker import surviving
+from squall.kernel import process_memory, vdso
 from tests import specimens
 
 if TYPE_CHECKING:
@@ -88,6 +90,19 @@ def test_a_file_limit(beater: specimens.Beater) -> None:
     assert undo(journalled, look_only=True)[0] is False
     assert undo(journalled)[0]
     assert resource.prlimit(beater.pid, resource.RLIMIT_NOFILE) == before
+
+
+@specimens.needs_root
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the stub is written for x86-64")
+def test_a_clock_skew(beater: specimens.Beater) -> None:
+    address, size = vdso.located(beater.pid)
+    padding = vdso.own().padding
+    journalled = do_and_die(ClockSkew("test/0.1", beater.identity, "beater"))
+    assert process_memory.read(beater.pid, address, padding) != vdso.own().image[:padding]
+    assert undo(journalled, look_only=True)[0] is False
+    assert undo(journalled)[0]
+    assert process_memory.read(beater.pid, address, size)[:padding] == vdso.own().image[:padding]
+    assert beater.moves()
 
 
 @pytest.mark.parametrize("module", ["cpu", "memory", "disk"])
