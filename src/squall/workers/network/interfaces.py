@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from squall.kernel.bpf import Collection
     from squall.kernel.netlink import Link
 
-__all__ = ["FILTER_PREFIX", "Attached", "Diverting", "Interfaces", "is_own", "link_order"]
+__all__ = ["FILTER_PREFIX", "Attached", "Diverting", "Interfaces", "is_own", "link_order", "remove_filters"]
 
 Way = Literal["egress", "ingress"]
 
