@@ -67,7 +67,7 @@ class SecurityHookInjector:
         whom = _whom(fault, target)
         if isinstance(whom, str):
             return Refusal(self.mechanism, whom)
-        answer = loads("io", worker.programs(fault.calls, by_cgroup=whom.config["cgroup"] is not None))
+        answer = loads("io", worker.programs(worker.CALLS, by_cgroup=whom.config["cgroup"] is not None))
         if not answer.works:
             return Refusal(self.mechanism, f"this kernel does not take the programs: {answer.reason}")
         where = f" in {', '.join(fault.paths)}" if fault.paths else ""

@@ -72,21 +72,27 @@ class _Failing:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        wanted = programs(config.calls, by_cgroup=config.cgroup is not None)
-        self._programs = Lifecycle("io", wanted)
+        self._programs = Lifecycle("io", programs(CALLS, by_cgroup=config.cgroup is not None))
         try:
             self._programs.load()
             seed(self._programs.collection, config.seed)
-            self._hit_whom()
-            self._write(config)
-            self._programs.attach([TracingHook(name) for name in wanted])
+            self._take(config)
             self._lease = Lease(self._programs.collection)
         except BaseException:
             self._programs.close()
             raise
 
+    def _take(self, config: Config) -> None:
+        """Whom and what first, then the programs that it needs; those that it needs no more last."""
+        self._config = config
+        self._hit_whom()
+        self._write(config)
+        wanted = [TracingHook(name) for name in programs(config.calls, by_cgroup=config.cgroup is not None)]
+        self._programs.attach(wanted)
+        self._programs.detach(set(self._programs.hooks) - set(wanted))
+
     def _hit_whom(self) -> None:
-        """Note the processes; those that have a successor, or that came since, too."""
+        """Note the processes, those too that came since; what was forked from them stays, whoever its parent is now."""
         known = self._programs.collection.map("processes")
         wanted = {struct.pack("<I", pid): ticks for pid, ticks in self._config.processes}
         if self._config.descendants:
@@ -97,11 +103,10 @@ class _Failing:
                 wanted |= {struct.pack("<I", stat.pid): stat.start_ticks for stat in stats if stat is not None}
         for key, ticks in wanted.items():
             known[key] = struct.pack("<Q", ticks)
-        if self._config.descendants:
-            for key in set(known) - set(wanted):
-                stat = proc.read_stat(struct.unpack("<I", key)[0])
-                if stat is None or stat.gone:
-                    del known[key]
+        for key in set(known) - set(wanted):
+            stat = proc.read_stat(struct.unpack("<I", key)[0])
+            if not self._config.descendants or stat is None or stat.gone:
+                del known[key]
 
     def _write(self, config: Config) -> None:
         bits = sum(1 << CALLS.index(call) for call in config.calls)
@@ -122,11 +127,7 @@ class _Failing:
         return {"calls": counters.total(_CALLS), "hits": counters.total(_HITS), "lapses": self._lease.lapses}
 
     def become(self, config: Mapping[str, Any]) -> None:
-        new = Config(**config)
-        wanted = programs(new.calls, by_cgroup=new.cgroup is not None)
-        if set(wanted) <= {hook.program for hook in self._programs.hooks}:
-            self._write(new)
-            self._config = new
+        self._take(Config(**config))
 
     def close(self) -> None:
         self._programs.close()
