@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from squall.actions.worker import surviving
-from squall.injectors import Refusal
+from squall.injectors import Plan, Refusal
 from squall.kernel.bpf import Collection
 from squall.kernel.bpf.calls import link_create
 from squall.kernel.namespaces import entered
 from squall.kernel.netlink import CLSACT_EGRESS, Netlink
 from squall.targets import find_cgroup, find_netns, find_processes
+from squall.workers.network import names
+from squall.workers.network.filter import Filter
 from tests.network.striking import attach_by, plan_of, striking
 from tests.network.wires import FAR, NEAR, Ears, Talker, Wire, talker, wire
 from tests.specimens import wait_for
@@ -307,3 +309,45 @@ def test_what_cannot_be_known_is_refused_with_the_reason(cable: Wire, far: Talke
         answer = plan_of("network.partition", parameters, target)
         assert isinstance(answer, Refusal)
         assert reason in answer.reason
+
+
+def test_a_cgroup_in_two_network_namespaces_is_hit_in_both(cable: Wire, kernel_world: KernelWorld) -> None:
+    group = kernel_world.subgroup("both")
+    with talker(cable.name, group) as far, talker("", group) as near, talker() as other:
+        ports = {name: one.ask("udp", name="u", address=address) for name, one, address in (
+            ("far", far, FAR[4]), ("near", near, NEAR[4]), ("other", other, NEAR[4]),
+        )}  # fmt: skip
+        with striking("network.partition", CUT_OFF, find_cgroup(str(group))) as struck:
+            assert len(struck.actions) == 2
+            far.ask("send", name="u", to=[NEAR[4], ports["other"]], count=10)
+            near.ask("send", name="u", to=[FAR[4], ports["far"]], count=10)
+            assert (other.ask("numbers", name="u"), far.ask("numbers", name="u")) == ([], [])
+            other.ask("send", name="u", to=[FAR[4], ports["far"]], count=10)
+            assert len(far.ask("numbers", name="u")) == 10
+
+
+def test_a_host_name_is_resolved_again(cable: Wire, far: Talker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The filter in this very process, with a resolver that changes its mind."""
+    addresses = {"peer.test": ("192.0.2.1",)}
+    monkeypatch.setattr(names, "EVERY_S", 0.05)
+    monkeypatch.setattr(names, "addresses_of", addresses.get)
+    plan = plan_of("network.partition", {**CUT_OFF, "peers": ["192.0.2.1"]}, find_netns(cable.name))
+    assert isinstance(plan, Plan)
+    config = {**plan.actions[-1].config, "resolved": {"peer.test": ["192.0.2.1"]}}  # type: ignore[attr-defined]
+    config["match"] = {**config["match"], "peers": ["peer.test"]}
+    known = names.Names({"peer.test": ("192.0.2.1",)})
+    with Ears(NEAR[4]) as near, entered(cable.namespace):
+        held = Filter(config, known)
+        try:
+            held.renew()
+            assert _sent(far, near) == 20
+            addresses["peer.test"] = (NEAR[4],)
+
+            def cut_off() -> bool:
+                held.renew()
+                return _sent(far, near, 1) == 0
+
+            wait_for(cut_off, "the new address is known", 10)
+            assert held.counts()["dropped"] >= 1
+        finally:
+            held.close()
