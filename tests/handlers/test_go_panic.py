@@ -87,9 +87,10 @@ def test_the_services_own_recover_answers_500(injector: Injector) -> None:
 def test_a_service_without_recover_dies_as_it_would(injector: Injector) -> None:
     with services.go_service("none") as go:
         plan = services.planned(injector, "process.panic", go.target, function="main.(*shop).line", count=1)
-        with services.injected(plan):
+        with services.injected(plan) as fault:
             assert go.asks(1) == [0]
             assert go.popen.wait(services.TIMEOUT_S) == 2
+            specimens.wait_for(lambda: any(fault.counts().get(name) for name in ("panics", "ended")), "it is counted")
         assert "nil pointer dereference" in go.log.read_text()
         assert "main.(*shop).line" in go.log.read_text()
 

@@ -102,7 +102,11 @@ class _Leased:
             with contextlib.suppress(OSError):
                 self._counts = receiver_stub.counts(self._config.pid, self._data)
         calls, panics = self._counts
-        return {"panics": panics, "missed": calls - panics, "lapses": self.lapses}
+        ended = proc.read_stat(self._config.pid) if self._gone else None
+        told = {"panics": panics, "missed": calls - panics, "lapses": self.lapses}
+        if self._gone and (ended is None or ended.gone or ended.start_ticks != self._config.start_ticks):
+            told["ended"] = 1  # and its last counts with it: a panic that nobody recovers from is such an end
+        return told
 
     def become(self, config: Mapping[str, Any]) -> None:
         new = Config(**config)
