@@ -26,7 +26,8 @@ class NilReceiver(Action, kind="nil-receiver", recoverability="guarded"):
     """Lead a Go method through a stub that a worker can let make its receiver nil; by itself it changes nothing.
 
     Undone by compare-and-swap in the process and in all that was forked from it: the method's first bytes are put back
-    where ours still are. The stub itself stays in the unused end of the code's last page: a thread may be in it.
+    where ours still are. The stub itself stays, in the unused end of the code's last page or in a page of its own that
+    the process was made to map: a thread may be in it.
     """
 
     token: str
@@ -37,6 +38,8 @@ class NilReceiver(Action, kind="nil-receiver", recoverability="guarded"):
     stub: int = 0
     """Where the stub lies, an address in the process; prepared, as what follows."""
     data: int = 0
+    page: bool = False
+    """Whether the stub gets a page of its own, because there is no room behind the code."""
     before: str = ""
     """The bytes that were at the entry, in hex, and those that are written instead."""
     after: str = ""
@@ -62,7 +65,7 @@ class NilReceiver(Action, kind="nil-receiver", recoverability="guarded"):
             raise TargetError(f"{self.function} of {self.name} (pid {pid}) cannot be led elsewhere: {error}") from error
         after = receiver_stub.jump(self.entry, receiver_stub.start_of(place))
         before = first[: receiver_stub.ENTRY_SIZE]
-        return replace(self, stub=place.stub, data=place.data, before=before.hex(), after=after.hex())
+        return replace(self, stub=place.stub, data=place.data, page=place.page, before=before.hex(), after=after.hex())
 
     def do(self) -> tuple[int, ...]:  # noqa: D102
         pid = self.process.pid
@@ -73,6 +76,8 @@ class NilReceiver(Action, kind="nil-receiver", recoverability="guarded"):
             if first[: receiver_stub.ENTRY_SIZE].hex() != self.before:
                 raise ActionFailed("its code has been changed since it was looked at")
             code = receiver_stub.code(self._place, first)
+            if self.page:
+                receiver_stub.make_page(pid, self.process.start_ticks, self.stub)
             there = process_memory.read(pid, self.stub, len(code))
             if any(there) and there != code:
                 raise ActionFailed("something else lies where the stub should be")
@@ -141,16 +146,18 @@ class NilReceiver(Action, kind="nil-receiver", recoverability="guarded"):
             )
         if not self.process.same_process():
             return Look(normal=True, detail="the process has ended")
-        return Look(normal=True, detail="the method's code is its own; the unused stub is left behind the code")
+        return Look(normal=True, detail="the method's code is its own; the stub that nothing leads to is left")
 
     def objects(self) -> tuple[str, ...]:  # noqa: D102
         return (f"{self.process.key}:nil-receiver", f"{self.process.key}:entry:{self.function}")
 
     def describe(self) -> str:  # noqa: D102
-        return f"lead {self.function} of {self.name} (pid {self.process.pid}) through a stub behind its code"
+        return f"lead {self.function} of {self.name} (pid {self.process.pid}) through a stub"
 
     def describe_undo(self) -> str:  # noqa: D102
-        return f"write {self.before} back to {self.entry:#x} of pid {self.process.pid}, or restart it"
+        return (
+            f"write {self.before or 'the first bytes'} back to {self.entry:#x} of pid {self.process.pid}, or restart it"
+        )
 
     def become(self, new: Action, held: object) -> bool:  # noqa: ARG002
         """The stub is the same whatever is drawn."""
