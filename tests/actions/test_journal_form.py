@@ -39,8 +39,11 @@ EVERY: list[Action] = [
     FileLimit(WHO, "shop", leave=3, soft=20, before=1024),
     GuardianCgroup("/sys/fs/cgroup/squall-guardian-r", WHO),
     Hijack(
-        "run/0", "squall.proxy.hijacked", "lead the connections that it makes to it",
-        {"control": "/run/squall/hijack.sock", "doors": [["::1", 80, True]]}, ("hijack:outbound:x",),
+        "run/0",
+        "squall.proxy.hijacked",
+        "lead the connections that it makes to it",
+        {"control": "/run/squall/hijack.sock", "doors": [["::1", 80, True]]},
+        ("hijack:outbound:x",),
     ),
     KernelWorker("run/0", "squall.workers.network", "lose 30% of its packets", {"share": 1}, ("x:net",)),
     OwnCgroup(WHO, "shop", "run-0.4711", descendants=True, home="/sys/fs/cgroup", folder="/sys/fs/cgroup/squall-own-r"),
@@ -49,9 +52,7 @@ EVERY: list[Action] = [
     ProxyRoute("run/0", "127.0.0.1:8000", "127.0.0.1:8080", "/run/squall/proxy.sock", 7),
     RouteDown("/run/squall/proxy.sock", "route a -> b"),
     Signal(WHO, "shop", "SIGKILL"),
-    TcFilter(
-        "squall:r/0", "network namespace a", {"path": "/run/netns/a", "cookie": 7, "device": 4, "inode": 9}, (1, 2)
-    ),
+    TcFilter("squall:r/0", "network namespace a", {"path": "/run/netns/a", "cookie": 7, "device": 4, "inode": 9}),
     Toxic(
         "/run/squall/proxy.sock",
         "route a -> b",

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -351,3 +352,26 @@ def test_a_host_name_is_resolved_again(cable: Wire, far: Talker, monkeypatch: py
             assert held.counts()["dropped"] >= 1
         finally:
             held.close()
+
+
+@pytest.mark.parametrize("theirs", [False, True])
+def test_the_last_of_several_takes_clsact_away_unless_it_was_there_before(
+    cable: Wire, monkeypatch: pytest.MonkeyPatch, *, theirs: bool
+) -> None:
+    attach_by(monkeypatch, "clsact")
+    target = find_netns(cable.name)
+
+    def having() -> int:
+        with entered(cable.namespace), Netlink() as netlink:
+            return sum(one.kind == "clsact" for one in netlink.qdiscs())
+
+    if theirs:
+        with entered(cable.namespace), Netlink() as netlink:
+            netlink.add_clsact(1)
+    with striking("network.loss", {"percent": "1%", "direction": "both"}, target), ExitStack() as inner:
+        inner.enter_context(striking("network.loss", {"percent": "2%"}, target))
+        assert having() == 2
+        later = inner.pop_all()
+    assert having() == 2, "one still needs it"
+    later.close()
+    assert having() == int(theirs)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from squall.actions.base import Action, Look
-from squall.errors import CannotInject, TargetError
+from squall.errors import TargetError
 from squall.kernel import namespaces
 from squall.kernel.namespaces import NetworkNamespace
-from squall.kernel.netlink import CLSACT_EGRESS, CLSACT_INGRESS, Netlink, NetlinkError
-from squall.workers.network.interfaces import remove_filters
+from squall.kernel.netlink import Netlink, NetlinkError
+from squall.workers.network.interfaces import filters_named, remove_filters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,18 +34,6 @@ class TcFilter(Action, kind="tc-filter", recoverability="guarded"):
     label: str
     namespace: dict[str, Any]
     """NetworkNamespace.to_json."""
-    without: tuple[int, ...] = field(default=(), compare=False)
-    """The interfaces that had no clsact before."""
-
-    def prepare(self) -> TcFilter:  # noqa: D102 - as the base says
-        def look(netlink: Netlink) -> tuple[int, ...]:
-            having = {one.index for one in netlink.qdiscs() if one.kind == "clsact"}
-            return tuple(link.index for link in netlink.links() if link.index not in having)
-
-        try:
-            return replace(self, without=self._inside(look))
-        except OSError as error:
-            raise CannotInject(f"the interfaces of {self.label} cannot be looked at: {error.strerror}") from error
 
     def do(self) -> tuple[int, ...]:  # noqa: D102
         return ()  # the worker makes them, for a program cannot be handed to another process
@@ -54,19 +42,14 @@ class TcFilter(Action, kind="tc-filter", recoverability="guarded"):
         def remove(netlink: Netlink) -> None:
             for link in netlink.links():
                 with contextlib.suppress(NetlinkError):  # it went meanwhile; `verify` looks
-                    remove_filters(netlink, link.index, self.name, clsact=link.index in self.without)
+                    remove_filters(netlink, link.index, self.name)
 
         with contextlib.suppress(TargetError):  # the namespace is gone, and all that was in it
             self._inside(remove)
 
     def verify(self) -> Look:  # noqa: D102
         def look(netlink: Netlink) -> list[str]:
-            return [
-                link.name
-                for link in netlink.links()
-                for parent in (CLSACT_EGRESS, CLSACT_INGRESS)
-                if any(one.name == self.name for one in netlink.filters(link.index, parent))
-            ]
+            return [link.name for link in netlink.links() if filters_named(netlink, link.index, self.name)[0]]
 
         try:
             left = self._inside(look)

@@ -22,14 +22,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from squall.kernel.bpf import Collection
-    from squall.kernel.netlink import Link
+    from squall.kernel.netlink import Filter, Link
 
-__all__ = ["FILTER_PREFIX", "Attached", "Diverting", "Interfaces", "is_own", "link_order", "remove_filters"]
+__all__ = [
+    "FILTER_PREFIX",
+    "Attached",
+    "Diverting",
+    "Interfaces",
+    "filters_named",
+    "is_own",
+    "link_order",
+    "remove_filters",
+]
 
 Way = Literal["egress", "ingress"]
 
 FILTER_PREFIX = "squall:"
 """Every filter made here has a name that begins so."""
+WITH_CLSACT = "+"
+"""... and ends so where the clsact that it is on was made for it, or for another of these: whoever is last removes it."""
 _WAYS: dict[Way, int] = {"egress": 0, "ingress": 1}
 _PARENTS: dict[Way, int] = {"egress": CLSACT_EGRESS, "ingress": CLSACT_INGRESS}
 _PORT_OF = ("bridge", "bond", "team", "openvswitch", "ovs-system", "batadv", "hsr")
@@ -82,7 +93,6 @@ class Interfaces:
         self._watch = LinkWatch()
         self._netlink = Netlink()
         self._attached: dict[int, list[Attached]] = {}
-        self._made_clsact: set[int] = set()
 
     def fileno(self) -> int:
         """Can be read when interfaces have changed."""
@@ -135,11 +145,12 @@ class Interfaces:
         return Attached(way, link_order(descriptors[0]), descriptors)
 
     def _by_filter(self, link: Link, way: Way) -> Attached:
-        if self._netlink.add_clsact(link.index):
-            self._made_clsact.add(link.index)
-        there = self._netlink.filters(link.index, _PARENTS[way])
-        priority = max((one.priority for one in there), default=0) + 1
-        self._netlink.add_bpf_filter(link.index, _PARENTS[way], priority, self._collection.program(way), self._filters)
+        made = self._netlink.add_clsact(link.index)
+        there = [one for parent in _PARENTS.values() for one in self._netlink.filters(link.index, parent)]
+        ours = made or any(one.name.startswith(FILTER_PREFIX) and one.name.endswith(WITH_CLSACT) for one in there)
+        priority = max((one.priority for one in there if one.parent == _PARENTS[way]), default=0) + 1
+        name = self._filters + WITH_CLSACT * ours
+        self._netlink.add_bpf_filter(link.index, _PARENTS[way], priority, self._collection.program(way), name)
         return Attached(way, priority, ())
 
     def _forget(self, index: int) -> None:
@@ -148,7 +159,6 @@ class Interfaces:
                 del self._collection.map("hooks")[_place(index, one.way)]
             for fd in one.descriptors:
                 os.close(fd)
-        self._made_clsact.discard(index)
         if self._diverting is not None:
             self._diverting.forget(index)
 
@@ -157,22 +167,25 @@ class Interfaces:
         for index in list(self._attached):
             if self._filters:
                 with contextlib.suppress(NetlinkError):
-                    remove_filters(self._netlink, index, self._filters, clsact=index in self._made_clsact)
+                    remove_filters(self._netlink, index, self._filters)
             self._forget(index)
         self._netlink.close()
         self._watch.close()
 
 
-def remove_filters(netlink: Netlink, index: int, name: str, *, clsact: bool) -> None:
-    """Take the filters of this name off an interface; its clsact too where that is ours and nobody else uses it."""
-    used = False
-    for parent in _PARENTS.values():
-        for one in netlink.filters(index, parent):
-            if one.kind == "bpf" and one.name == name:
-                netlink.remove_filter(one)
-            else:
-                used = True
-    if clsact and not used:
+def filters_named(netlink: Netlink, index: int, name: str) -> tuple[list[Filter], bool]:
+    """The filters of this name on an interface, both ways, and whether there are others."""
+    there = [one for parent in _PARENTS.values() for one in netlink.filters(index, parent)]
+    named = [one for one in there if one.kind == "bpf" and one.name in (name, name + WITH_CLSACT)]
+    return named, len(named) < len(there)
+
+
+def remove_filters(netlink: Netlink, index: int, name: str) -> None:
+    """Take the filters of this name off an interface; its clsact too where that came with them and nobody else uses it."""
+    named, others = filters_named(netlink, index, name)
+    for one in named:
+        netlink.remove_filter(one)
+    if not others and any(one.name.endswith(WITH_CLSACT) for one in named):
         netlink.remove_clsact(index)
 
 
