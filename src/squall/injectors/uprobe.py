@@ -25,9 +25,7 @@ __all__ = ["UprobeDegradeInjector", "UprobePanicInjector", "go_function", "nil_r
 _BUSY_NS_MOST = 5_000_000
 _BOUNDED_NS_MOST = 1_000_000
 _ACCURACY_NS = 100_000
-_CHILDREN = (
-    "processes that the service forks are not hit; one that it becomes by exec is, while the program is the same"
-)
+_CHILDREN = "processes that the service forks are not hit"
 
 
 def go_function(fault: InHandler, target: Target) -> go_process.GoFunction | str:
