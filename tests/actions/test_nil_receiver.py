@@ -110,6 +110,26 @@ def test_the_stub_that_was_left_is_used_again(go: Service) -> None:
     assert receiver_stub.placed(go.pid, again.entry) is None
 
 
+def test_where_there_is_no_room_behind_the_code_the_process_maps_a_page(
+    go: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver_stub, "_slot", lambda *_: None)  # one program in sixteen ends so near its page's end
+    first = step(go).prepare()
+    assert first.page
+    was = process_memory.read(go.pid, first.entry, 64)
+    first.do()
+    assert go.asks(100) == [200] * 100
+    first.undo()
+    assert first.verify().normal
+    assert process_memory.read(go.pid, first.entry, 64) == was
+    again = step(go).prepare()
+    assert (again.stub, again.page) == (first.stub, False), "the page that is there is used"
+    again.do()
+    assert go.asks(100) == [200] * 100
+    again.undo()
+    assert process_memory.read(go.pid, first.entry, 64) == was
+
+
 def test_a_process_that_has_ended_is_refused(go: Service) -> None:
     action = step(go)
     go.popen.kill()

@@ -6,18 +6,22 @@ overwrites no function (`patching` does).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from squall.errors import CannotInject
-from squall.kernel import process_memory
+from squall.errors import ActionFailed, CannotInject
+from squall.kernel import process_memory, vdso
 from squall.kernel.elf import Elf
 from squall.kernel.go_process import load_bias
+from squall.kernel.ptrace import Tracee
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from squall.kernel.elf import Segment
 
 __all__ = [
@@ -36,6 +40,7 @@ __all__ = [
     "displaced",
     "first_bytes",
     "jump",
+    "make_page",
     "place_for",
     "placed",
     "start_of",
@@ -58,6 +63,13 @@ _SLOT_SIZE = 240
 _SLOT_ALIGNMENT = 16
 _DATA_ADDRESS_AT = 2
 _PAGE = 4096
+_PAGES_TRIED = 16
+_FAR_BELOW, _FAR_ABOVE = 512 << 20, 1 << 30
+"""Far enough from the program for its heap to grow, near enough for a jump."""
+_LOWEST = 1 << 16
+_SYSCALL = b"\x0f\x05"
+_MMAP, _MUNMAP, _READ_EXECUTE, _PRIVATE_THERE = 9, 11, 5, 0x100022
+"""mmap(2): MAP_PRIVATE, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE."""
 _WRITABLE, _LOAD = 2, 1
 _PROLOGUE_MOST = 24
 ALWAYS = 1 << 32
@@ -82,11 +94,12 @@ _UPROBE, _JUMP = b"\xcc", b"\xe9"
 
 
 class Place(NamedTuple):
-    """Addresses in a process: where the stub lies, its data, the method's entry."""
+    """Addresses in a process: where the stub lies, its data, the method's entry. `page`: a page for the stub is to be made."""
 
     stub: int
     data: int
     entry: int
+    page: bool = False
 
 
 class Data(NamedTuple):
@@ -191,13 +204,48 @@ def place_for(pid: int, entry: int) -> Place:
     if text is None or variables is None:
         raise CannotInject("its code or its variables are not where a Go program has them")
     stub = _slot(pid, entry, *_rest(text, bias))
+    page = False
+    if stub is None:
+        stub, page = _page_near(
+            pid, entry, mappings, (text.address + bias, variables.address + variables.memory_size + bias)
+        )
     begin, end = _rest(variables, bias)
     data = begin + 7 & ~7
     if any(one.name == "[heap]" and one.start <= end for one in mappings) or data + DATA_SIZE > end:
         raise CannotInject("there is no unused room behind its variables")
     if any(process_memory.read(pid, data, _COUNTS_AT)):
         raise CannotInject("something uses the room behind its variables")
-    return Place(stub, data, entry)
+    return Place(stub, data, entry, page)
+
+
+def make_page(pid: int, start_ticks: int, at: int) -> None:
+    """Have the process map a page for the stub there, by one system call while it is held; ActionFailed or OSError: it has none."""
+    address, size = vdso.located(pid)
+    instruction = process_memory.read(pid, address, size).find(_SYSCALL)
+    if instruction < 0:
+        raise ActionFailed("its vDSO has no instruction by which it could be made to call the kernel")
+    with Tracee(pid, start_ticks) as held:
+        made = held.call(address + instruction, _MMAP, at, _PAGE, _READ_EXECUTE, _PRIVATE_THERE, -1, 0)
+        if made != at:  # a kernel that knows no MAP_FIXED_NOREPLACE takes the address for a wish
+            held.call(address + instruction, _MUNMAP, made, _PAGE)
+            raise ActionFailed("it got no memory where the stub can be reached from")
+
+
+def _page_near(
+    pid: int, entry: int, mappings: Sequence[process_memory.Mapping], module: tuple[int, int]
+) -> tuple[int, bool]:
+    """A page in reach that is free (True), or that an earlier run made for this very method."""
+    begin, end = module
+    for first in (begin - _FAR_BELOW, end + _FAR_ABOVE):
+        for at in range(first & -_PAGE, (first & -_PAGE) + _PAGES_TRIED * _PAGE, _PAGE):
+            if at < _LOWEST or abs(at - entry) >= 1 << 31:
+                continue
+            if not any(one.start - _PAGE < at < one.end for one in mappings):
+                return at, True
+            with contextlib.suppress(OSError):
+                if process_memory.read(pid, at, _HEADER.size) == _HEADER.pack(_MAGIC, entry):
+                    return at, False
+    raise CannotInject("there is no room for a stub within reach of its code")
 
 
 def _rest(segment: Segment, bias: int) -> tuple[int, int]:
@@ -206,15 +254,15 @@ def _rest(segment: Segment, bias: int) -> tuple[int, int]:
     return begin, (begin + _PAGE - 1) & ~(_PAGE - 1)
 
 
-def _slot(pid: int, entry: int, begin: int, end: int) -> int:
-    """A slot that is empty, or that an earlier run left there for this very method."""
+def _slot(pid: int, entry: int, begin: int, end: int) -> int | None:
+    """A slot that is empty, or that an earlier run left there for this very method; None when there is no room for one."""
     first = (begin + _SLOT_ALIGNMENT - 1) & ~(_SLOT_ALIGNMENT - 1)
     room = process_memory.read(pid, first, max(0, end - first))
     for at in range(0, len(room) - _SLOT_SIZE + 1, _SLOT_SIZE):
         slot = room[at : at + _SLOT_SIZE]
         if slot[: _HEADER.size] == _HEADER.pack(_MAGIC, entry) or not any(slot):
             return first + at
-    raise CannotInject("there is no unused room behind its code")
+    return None
 
 
 def placed(pid: int, entry: int) -> Place | None:
