@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from squall.actions import worker
 from squall.kernel.namespaces import NetworkNamespace
 from tests import specimens
 
@@ -33,6 +34,7 @@ TIMES = 8 if os.environ.get("SQUALL_GUEST") else 1
 """Everything takes longer in a guest, and so must a delay that is to be told from none."""
 OFF_MS = 12.0 * TIMES
 """Without a delay an exchange takes far less, on a busy machine too; each delay that a test asks for is longer."""
+worker._READY_S = max(worker._READY_S, 10.0 * TIMES)  # a guest starts an interpreter in seconds
 _PATIENCE_S = 20.0 * TIMES
 
 _SLEEP = "import time\nprint('ready', flush=True)\ntime.sleep(600)"
