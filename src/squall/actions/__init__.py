@@ -28,7 +28,7 @@ from squall.actions.pause import Pause
 from squall.actions.pause_cycle import PauseCycle
 from squall.actions.proxy_route import ProxyRoute
 from squall.actions.python_hook import PythonHook
-from squall.actions.qdisc import RootQdisc
+from squall.actions.root_qdisc import RootQdisc
 from squall.actions.route_down import RouteDown
 from squall.actions.signal import Signal
 from squall.actions.syscall_patch import SyscallPatch

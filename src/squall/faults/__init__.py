@@ -4,7 +4,7 @@ A fault here is the only definition of it: the document's YAML, the command line
 and the mechanisms in `injectors` all derive from the model. To add one, see CONTRIBUTING.md, "How to add a fault".
 """
 
-from squall.faults import dns, handlers, http, io, network, process, stress, syscall, tcp, tcp_policy, time
+from squall.faults import dns, handlers, http, io, network, process, stress, syscall, tcp, time
 from squall.faults.base import FAULTS, Fault, fault_model, fault_types, parse_fault
 
 __all__ = [
@@ -22,6 +22,5 @@ __all__ = [
     "stress",
     "syscall",
     "tcp",
-    "tcp_policy",
     "time",
 ]

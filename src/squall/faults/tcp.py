@@ -1,6 +1,7 @@
 """Faults on TCP connections, as the proxy does them: Toxiproxy's vocabulary with units, filters and correlation.
 
 On a route clients come to the proxy by their configuration; to a service that knows of none they are led by the kernel.
+`tcp.delay` needs no proxy: the kernel itself holds the packets.
 """
 
 from __future__ import annotations
@@ -9,10 +10,23 @@ from typing import Annotated, Literal, Self
 
 from pydantic import model_validator
 
+from squall.faults.base import Fault
 from squall.faults.connections import ConnectionFault
+from squall.faults.tcp_policy import Policy
 from squall.units import Bandwidth, Duration, Ratio, Size, Within
 
-__all__ = ["BandwidthLimit", "Down", "Latency", "LimitData", "Reset", "Slicer", "SlowClose", "TcpFault", "Timeout"]
+__all__ = [
+    "BandwidthLimit",
+    "Down",
+    "Latency",
+    "LimitData",
+    "PolicyDelay",
+    "Reset",
+    "Slicer",
+    "SlowClose",
+    "TcpFault",
+    "Timeout",
+]
 
 _TARGETS = ("route", "process", "cgroup", "netns")
 _HUNDRED = Ratio.parse("100%")
@@ -92,3 +106,14 @@ class LimitData(TcpFault, type="tcp.limit_data", targets=_TARGETS):
 
 class Down(ConnectionFault, type="tcp.down", targets=_TARGETS):
     """The service cannot be reached: the port refuses, and open connections are closed."""
+
+
+class PolicyDelay(Fault, type="tcp.delay", targets=("process", "cgroup", "netns")):
+    """Data that the target sends on established TCP connections leaves late; handshakes and bare acknowledgements do not.
+
+    The target's clients see late answers, and its own calls reach what it depends on late; nothing in it is configured.
+    """
+
+    policy: Policy
+    """How late, by who is at one of the two ends: "10.0.0.1:8080": 20ms. The most exact entry decides: address and port, address, port,
+    any (0.0.0.0:0 and [::]:0, which is 0s unless given); of two the one about the other end."""

@@ -1,4 +1,4 @@
-"""Data of TCP connections held in the kernel, by a policy of addresses and ports that may change while it is on."""
+"""What tcp.delay goes by: a policy of addresses and ports, in the spellings that are allowed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from squall.faults.base import Fault
 from squall.faults.frozen import FrozenMapping
 from squall.units import Duration, Within
 
-__all__ = ["PolicyDelay", "policy_end"]
+__all__ = ["Policy", "policy_end"]
 
 _PORT_MOST = 65535
 _ENTRIES_MOST = 1024
@@ -55,14 +54,3 @@ Policy = Annotated[
     BeforeValidator(_from_text),
     Field(min_length=1, max_length=_ENTRIES_MOST),
 ]
-
-
-class PolicyDelay(Fault, type="tcp.delay", targets=("process", "cgroup", "netns")):
-    """Data that the target sends on established TCP connections leaves late; handshakes and bare acknowledgements do not.
-
-    The target's clients see late answers, and its own calls reach what it depends on late; nothing in it is configured.
-    """
-
-    policy: Policy
-    """How late, by who is at one of the two ends: "10.0.0.1:8080": 20ms. The most exact entry decides: address and port, address, port,
-    any (0.0.0.0:0 and [::]:0, which is 0s unless given); of two the one about the other end."""

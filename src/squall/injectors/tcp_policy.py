@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 from squall.actions import RootQdisc
 from squall.errors import CannotInject, SquallError
 from squall.faults import network
-from squall.faults.tcp_policy import PolicyDelay, policy_end
+from squall.faults.tcp import PolicyDelay
+from squall.faults.tcp_policy import policy_end
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site
 from squall.injectors.line import FLUSH_S, line_works, out_of_reach, within
 from squall.injectors.network import Chosen, chosen, filter_works, workers
