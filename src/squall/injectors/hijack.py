@@ -78,9 +78,10 @@ class HijackInjector:
         ways = [loads("hijack", OUTBOUND), loads("hijack", INBOUND)]
         if all(way.works is False for way in ways):
             return Capability(False, ways[0].reason)
-        return Capability(
-            True if any(way.works for way in ways) else None, next((w.reason for w in ways if w.reason), "")
-        )
+        if any(way.works for way in ways):
+            missing = next((f"; only in part here: {way.reason}" for way in ways if way.reason), "")
+            return Capability(True, f"for a process, cgroup, container or network namespace{missing}")
+        return Capability(None, ways[0].reason)
 
     def plan(self, fault: Fault, target: Target, site: Site) -> Plan | Refusal:  # noqa: D102
         if not isinstance(fault, ConnectionFault) or not isinstance(target, ProcessTarget | CgroupTarget | NetnsTarget):
