@@ -1,7 +1,7 @@
 r"""The code blocks of a Markdown file, and what happens when they are run as a reader would.
 
 A ```console block is run: lines that begin with `$ ` are commands (a `\` at the end goes on in the next line), the lines
-after one are what it prints. A ```yaml, ```python or ```toml block whose first line is `# NAME` is a file of that name.
+after one are what it prints. A ```yaml, ```python, ```toml or ```go block whose first line is `# NAME` (`// NAME`) is a file of that name.
 Everything else is only read. All commands of a document run in one shell, in order, in an empty folder.
 
 A line of output that is `...` stands for any lines, `...` within a line for any text; what else is printed is passed over,
@@ -23,7 +23,7 @@ __all__ = ["Block", "Command", "Shown", "blocks_of", "commands_of", "run_documen
 
 MARK = "--- squall docs: command "
 _FENCE = re.compile(r"^```(?P<language>[a-z]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-_FILES = {"yaml", "python", "toml", "json"}
+_FILES = {"yaml", "python", "toml", "json", "go"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Block:
     @property
     def file(self) -> str | None:
         """The name of the file that it is, if it is one."""
-        named = re.match(r"# ([\w./-]+\.\w+)\n", self.text) if self.language in _FILES else None
+        named = re.match(r"(?:#|//) ([\w./-]+\.\w+)\n", self.text) if self.language in _FILES else None
         return named[1] if named else None
 
 
@@ -122,7 +122,7 @@ def run_document(text: str, folder: Path, ports: dict[str, int], seconds_max: fl
         **{
             name: value
             for name, value in os.environ.items()
-            if name.startswith(("COVERAGE", "LC_", "LANG", "SQUALL_COVERAGE"))
+            if name.startswith(("COVERAGE", "LC_", "LANG", "SQUALL_COVERAGE", "GO"))
         },
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(folder),
