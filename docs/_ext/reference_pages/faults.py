@@ -59,6 +59,7 @@ EXAMPLES: dict[str, dict[str, object]] = {
     "tcp.slicer": {"average": "16B", "variation": "8B", "delay": "5ms"},
     "tcp.limit_data": {"bytes": "4KiB"},
     "http.delay": {"path": "/orders/*", "delay": "2s", "percent": "20%"},
+    "http.degrade": {"delay": "500us"},
     "http.abort": {"method": "POST", "path": "/orders", "status": 503, "response_headers": {"Retry-After": "1"}},
     "http.replace": {"on": "response", "path": "/stock/*", "body": "not what you asked for"},
     "http.patch": {"on": "response", "path": "/stock/*", "body": {"left": 0}},
