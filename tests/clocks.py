@@ -17,6 +17,8 @@ import pytest
 
 from squall.actions import ClockSkew, KernelWorker
 from squall.actions.worker import end_workers
+from squall.injectors import Host
+from squall.injectors.clock import ClockInjector
 from squall.kernel.clock_stub import CLOCKS
 from squall.targets import ProcessIdentity
 from tests import specimens
@@ -25,13 +27,18 @@ from tests.programs.build import c_program, go_program
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["LANGUAGES", "Clock", "Reading", "Skewing", "clock", "skewing"]
+__all__ = ["LANGUAGES", "Clock", "Reading", "Skewing", "clock", "needs_writable_code", "skewing"]
 
 LANGUAGES = ("c", "go", "python")
 SECOND = 1_000_000_000
 ALL_CLOCKS = tuple(CLOCKS.values())
 WITHIN_NS = 100_000_000
 """A busy machine answers late; the offsets of tests are far larger."""
+
+
+capability = ClockInjector().capable(Host.look())
+needs_writable_code = pytest.mark.skipif(capability.works is False, reason=capability.reason)
+"""Some kernels let nobody but a debugger write over another process's code."""
 
 
 class Reading(NamedTuple):
@@ -97,7 +104,7 @@ def words(language: str) -> list[str]:
 
 
 @contextmanager
-def clock(language: str, rest_us: int = 1000) -> Iterator[Clock]:
+def clock(language: str, rest_us: int = 5000) -> Iterator[Clock]:
     """The program in this language, reading its clock; it has ended well when the test leaves."""
     process = subprocess.Popen(
         [*words(language), str(rest_us)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0

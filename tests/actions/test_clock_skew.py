@@ -17,12 +17,12 @@ from squall.errors import ActionFailed, TargetError
 from squall.kernel import clock_stub, process_memory, vdso
 from squall.targets import ProcessIdentity
 from tests import specimens
-from tests.clocks import ALL_CLOCKS, LANGUAGES, SECOND, Clock, clock, skewing, worker_for
+from tests.clocks import ALL_CLOCKS, LANGUAGES, SECOND, Clock, clock, needs_writable_code, skewing, worker_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.kernel, specimens.needs_root]
+pytestmark = [pytest.mark.kernel, specimens.needs_root, needs_writable_code]
 
 HOUR = 3600 * SECOND
 

@@ -16,9 +16,9 @@ from squall.actions import ClockSkew
 from squall.kernel import clock_stub, process_memory, vdso
 from squall.targets import ProcessIdentity
 from tests import specimens
-from tests.clocks import ALL_CLOCKS, LANGUAGES, SECOND, Clock, clock
+from tests.clocks import ALL_CLOCKS, LANGUAGES, SECOND, Clock, clock, needs_writable_code
 
-pytestmark = [pytest.mark.slow, pytest.mark.kernel, specimens.needs_root]
+pytestmark = [pytest.mark.slow, pytest.mark.kernel, specimens.needs_root, needs_writable_code]
 
 CYCLES = int(os.environ.get("SQUALL_SKEW_CYCLES", "60"))
 REST_US = 100

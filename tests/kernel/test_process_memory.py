@@ -14,6 +14,7 @@ import pytest
 from squall.errors import TargetError
 from squall.kernel import proc, process_memory
 from tests import specimens
+from tests.clocks import needs_writable_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +70,7 @@ def test_what_is_written_is_what_the_process_sees() -> None:
         assert specimen.popen.stdout.readline() == b"second\n"
 
 
+@needs_writable_code
 def test_a_page_that_the_process_may_not_write_is_written_for_it_alone() -> None:
     """The program's own text is mapped from a file: neither the file nor another process of it changes."""
     with specimens.sleeper() as one, specimens.sleeper() as other:

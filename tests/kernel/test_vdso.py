@@ -19,6 +19,7 @@ from squall.errors import ActionFailed, CannotInject
 from squall.kernel import clock_stub, patching, proc, process_memory, vdso
 from squall.kernel.elf import Elf
 from tests import specimens
+from tests.clocks import needs_writable_code
 
 pytestmark = [
     pytest.mark.kernel,
@@ -175,6 +176,7 @@ def test_the_memory_of_a_program_that_is_gone_says_so() -> None:
     memory.close()
 
 
+@needs_writable_code
 def test_a_place_to_which_a_signal_handler_would_return_is_waited_out() -> None:
     """The words of the place lie on a thread's stack, as they do in the frame of a signal: no exchange until they are gone."""
     with specimens.python("import time; print('ready'); time.sleep(600)") as target:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
+from errno import EIO
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
@@ -104,7 +105,11 @@ def _tried() -> Capability:
         except CannotInject as error:
             return Capability(False, str(error).replace("its vDSO", "the vDSO"))
         except OSError as error:
-            return Capability(False, f"the memory of other processes may not be written here: {error.strerror}")
+            hint = "; only a debugger may here, unless the kernel is booted with proc_mem.force_override=always"
+            return Capability(
+                False,
+                f"the code of other processes may not be written: {error.strerror}{hint if error.errno == EIO else ''}",
+            )
         finally:
             child.kill()
     return Capability(True)
