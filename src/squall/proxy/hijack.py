@@ -131,28 +131,26 @@ class Hijack:
         """Lead these connections from now on; what was added comes before what was taken away goes."""
         if wanted.direction != self._wanted.direction:
             raise Invalid("a hijack keeps its direction")
-        self._replace(
-            "peers", {struct.pack("=I16s", length, first): _YES for length, first in map(_prefix, wanted.peers)}
-        )
-        self._replace(
-            "doors",
-            {_PLACE.pack(packed(door.address), door.port, 0): _YES if door.own else _NO for door in wanted.doors},
-        )
+        tables = {
+            "peers": {struct.pack("=I16s", length, first): _YES for length, first in map(_prefix, wanted.peers)},
+            "doors": {
+                _PLACE.pack(packed(door.address), door.port, 0): _YES if door.own else _NO for door in wanted.doors
+            },
+        }
+        for name, entries in tables.items():
+            for key, value in entries.items():
+                self._maps(name)[key] = value
         self._wanted = wanted
         self._settle()
+        for name, entries in tables.items():
+            for key in [key for key in self._maps(name) if key not in entries]:
+                with contextlib.suppress(KeyError):
+                    del self._maps(name)[key]
 
     def refuse(self, *, closed: bool) -> None:
         """Have the kernel refuse every connection that would be led here, or lead them here again."""
         self._closed = closed
         self._settle()
-
-    def _replace(self, name: str, entries: Mapping[bytes, bytes]) -> None:
-        table = self._maps(name)
-        for key, value in entries.items():
-            table[key] = value
-        for key in [key for key in table if key not in entries]:
-            with contextlib.suppress(KeyError):
-                del table[key]
 
     def _settle(self) -> None:
         refusing = {one.family: _own_place(one) for one in self._refuse_with}
