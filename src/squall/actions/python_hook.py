@@ -12,7 +12,7 @@ from squall.workers.python_hook import page_name
 
 __all__ = ["PythonHook"]
 
-_END_S = 1.5
+_END_S = 0.8
 
 
 @dataclass(frozen=True)
