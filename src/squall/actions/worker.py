@@ -25,7 +25,8 @@ __all__ = ["Worker", "dismiss", "end_workers", "spawn", "stand_by", "surviving",
 
 TOKEN = "SQUALL_WORKER"  # noqa: S105 - the name of a variable, not a secret
 """Every worker carries its token in this variable, so that whoever reads the journal can find it."""
-_READY_S = 10.0
+_READY_S = 30.0
+"""Long, for emulated and crowded machines: an interpreter starts and the kernel verifies programs. A dead worker is seen at once."""
 _END_S = 3.0
 _ROUNDS = 3
 """A worker that starts processes of its own may start one while it is being ended."""
