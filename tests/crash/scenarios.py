@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from squall.injectors.line import LineInjector
+from squall.injectors.netem import HtbInjector
 from squall.kernel.bpf import loads
 
 __all__ = ["SCENARIOS", "Place", "Scenario"]
@@ -52,6 +54,11 @@ class Scenario:
             return "there is no nft: apt-get install nftables"
         if "hijack" in self.kinds and loads("hijack").works is False:
             return f"this kernel leads no connections away: {loads('hijack').reason}"
+        if "root-qdisc" in self.kinds and (queue := HtbInjector().capable(None)).works is False:  # type: ignore[arg-type]
+            return queue.reason
+        holding = any(fault["type"] in ("network.delay", "tcp.delay") for fault in self.faults)
+        if holding and (line := LineInjector().capable(None)).works is False:  # type: ignore[arg-type]
+            return line.reason
         if self.own_cgroup and os.geteuid() != 0:
             return "needs root to make a cgroup: run the tests with sudo to see this"
         if self.own_cgroup and not Path(UNIFIED, "cgroup.procs").is_file():
