@@ -72,7 +72,7 @@ def test_version(squall: Any) -> None:
         (["inject", "process.pause", "-t", "pid:x", "-d", "1s"], "pid:4711"),
         (["inject", "process.pause", "-t", "pid:4711", "-d", "3 sec"], "not a duration"),
         (["inject", "process.pause", "-t", "pid:4711", "-d", "1s", "--mode", "most"], "mode"),
-        (["inject", "tcp.latency", "-t", "pid:4711", "-d", "1s", "--latency", "1s"], "route"),
+        (["inject", "process.pause", "-t", "route:127.0.0.1:1->127.0.0.1:2", "-d", "1s"], "happens to a process"),
         (["faults", "tcp.latenzy"], "did you mean tcp.latency?"),
         (["report", "no-such-run"], "there is no run"),
         (["status", "no-such-run"], "there is no run"),

@@ -189,21 +189,22 @@ FAULT = [
         [
             "e.yaml:8:7: spec.faults[0].latency: is missing",
             (
-                "e.yaml:9:7: spec.faults[0].latncy: is not known here; did you mean 'latency'? (allowed: after, correlation, "
-                "direction, duration, jitter, latency, percent, pulse, targets, type)"
+                "e.yaml:9:7: spec.faults[0].latncy: is not known here; did you mean 'latency'? (allowed: after, connections, "
+                "correlation, descendants, direction, duration, established, jitter, latency, peers, percent, ports, pulse, targets, type)"
             ),
         ],
     ),
     (
         ROUTE + "    - {type: tcp.down, fault: {type: tcp.down}}\n",
-        ["e.yaml:8:24: spec.faults[0].fault: is not known here (allowed: after, duration, pulse, targets, type)"],
+        ["e.yaml:8:24: spec.faults[0].fault: is not known here (allowed: after, connections, descendants, duration, established, peers, ports, pulse, targets, type)"],
     ),
     (
         ROUTE + "    - {type: http.abort, response_headers: {a: b}}\n",
         [
             (
                 "e.yaml:8:26: spec.faults[0].response_headers: is not known here; did you mean 'responseHeaders'? (allowed: after, "
-                "body, duration, headers, method, path, percent, pulse, responseHeaders, status, targets, type)"
+                "body, connections, descendants, duration, established, headers, method, path, peers, percent, ports, pulse, "
+                "responseHeaders, status, targets, type)"
             )
         ],
     ),
@@ -248,8 +249,8 @@ FAULT = [
 
 TOGETHER = [
     (
-        BODY.replace("process.pause", "tcp.down"),
-        ["e.yaml:8:14: spec.faults[0].type: tcp.down happens to a route, but its targets select a process"],
+        BODY.replace("process.pause}", "process.pause, targets: {route: {listen: 'a:1', upstream: 'b:2'}}}"),
+        ["e.yaml:8:14: spec.faults[0].type: process.pause happens to a process, but its targets select a route"],
     ),
     (
         BODY.replace("process.pause", "stress.cpu, targets: {route: {listen: 'a:1', upstream: 'a:2'}}"),
@@ -322,7 +323,8 @@ def test_one_mistake_does_not_hide_another_of_a_different_sort() -> None:
     """A slip of the pen, a wrong unit, a sum that does not come out and a missing target: one reading shows all."""
     text = (
         BODY.replace("process.pause", "process.pause, after: 30s")
-        + "    - {type: tcp.latency, latency: 3}\n    - {type: tcp.down}\n  sede: 1\n  steadyState:\n"
+        + "    - {type: tcp.latency, latency: 3}\n"
+        + "    - {type: process.kill, targets: {cgroup: a}}\n  sede: 1\n  steadyState:\n"
         + "    - {name: a, tcp: 'x:1', evry: 1s}\n    - {name: b, tcp: 'x:1', every: 30s}\n"
     )
     assert [line.partition(": ")[2].partition(":")[0] for line in problems(text)] == [
