@@ -35,7 +35,7 @@ T = TypeVar("T")
 FLUSH_S = 0.5
 """What is held when the fault ends is let go at once; that takes a moment."""
 _WAITING_LEAST, _WAITING_MOST = 64 << 10, 64 << 20
-_PACKETS_PER_S = 50_000
+_PACKETS_PER_S = 30_000
 
 
 class LineInjector:

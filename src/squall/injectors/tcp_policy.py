@@ -99,7 +99,7 @@ class PolicyByLine(_ByPolicy):
     """Data goes through a TAP device to a process that holds it, and back."""
 
     mechanism: ClassVar[str] = "line"
-    summary: ClassVar[str] = "packets through a TAP device and a process of Squall's: 0.3 ms, 50 000 packets/s"
+    summary: ClassVar[str] = "packets through a TAP device and a process of Squall's: 0.3 ms, 30 000 packets/s"
 
     def capable(self, host: Host) -> Capability:  # noqa: ARG002, D102
         return line_works() if _programs_attach().works else _programs_attach()
@@ -108,7 +108,7 @@ class PolicyByLine(_ByPolicy):
         return Plan(
             self.mechanism,
             self._steps(fault, target, site, found),
-            accuracy="0.3 ms on an idle machine; 50 000 packets/s, what is more is dropped",
+            accuracy="0.3 ms on an idle machine; 30 000 packets/s, what is more is dropped",
             accuracy_ns=300_000,
             cost=1,
             not_covered=(*_NOT_COVERED, *found.not_covered, *out_of_reach(found)),
