@@ -11,6 +11,7 @@ import pytest
 from squall.actions import NilReceiver
 from squall.actions.worker import surviving
 from squall.errors import CannotInject, TargetError
+from squall.injectors import Host
 from squall.injectors.entry_patch import EntryPatchInjector
 from squall.injectors.uprobe import UprobePanicInjector
 from squall.kernel import process_memory, receiver_stub
@@ -38,11 +39,24 @@ BUILDS = {
 def injector(request: pytest.FixtureRequest) -> Injector:
     """Both mechanisms; the second where the kernel lets uprobes write registers."""
     if request.param == "stub":
-        return STUB
+        return _stub()
     answer = loads("panic", ("nil_receiver",))
     if not answer.works:
         pytest.skip(f"this kernel lets no uprobe write registers: {answer.reason[:100]}")
     return UprobePanicInjector()
+
+
+def _stub() -> EntryPatchInjector:
+    capability = STUB.capable(Host.look())
+    if not capability.works:
+        pytest.skip(capability.reason)
+    return STUB
+
+
+@pytest.fixture
+def stub() -> EntryPatchInjector:
+    """The stub, where the kernel lets code be written."""
+    return _stub()
 
 
 @pytest.fixture
@@ -133,6 +147,7 @@ def test_another_process_that_runs_the_same_program_does_not_panic(go: Service, 
         assert go.asks(5) == [0] * 5
 
 
+@pytest.mark.usefixtures("stub")
 def test_undone_the_methods_code_is_to_the_byte_what_it_was(go: Service) -> None:
     plan = services.planned(STUB, "process.panic", go.target)
     (before,) = (action.prepare() for action in plan.actions if isinstance(action, NilReceiver))
@@ -143,6 +158,7 @@ def test_undone_the_methods_code_is_to_the_byte_what_it_was(go: Service) -> None
     assert not any(process_memory.read(go.pid, before.data, receiver_stub.DATA_SIZE))
 
 
+@pytest.mark.usefixtures("stub")
 def test_a_killed_worker_leaves_a_stub_that_lets_everything_pass_within_a_second(go: Service) -> None:
     with services.injected(services.planned(STUB, "process.panic", go.target)) as fault:
         assert go.asks(3) == [0] * 3
@@ -154,6 +170,7 @@ def test_a_killed_worker_leaves_a_stub_that_lets_everything_pass_within_a_second
         assert not worker.in_force()  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("stub")
 def test_a_probe_at_the_entry_is_kept_and_the_stub_refused(go: Service) -> None:
     plan = services.planned(STUB, "process.panic", go.target)
     (patch,) = (action for action in plan.actions if isinstance(action, NilReceiver))
@@ -176,6 +193,7 @@ def test_what_is_not_known_to_take_a_pointer_is_refused(go: Service) -> None:
     assert "is Python's" in services.refused(STUB, "process.panic", go.target, exception="ValueError")
 
 
+@pytest.mark.usefixtures("stub")
 def test_a_target_that_ends_in_the_middle_is_no_trouble(go: Service) -> None:
     with services.injected(services.planned(STUB, "process.panic", go.target)) as fault:
         go.popen.kill()
@@ -183,6 +201,7 @@ def test_a_target_that_ends_in_the_middle_is_no_trouble(go: Service) -> None:
         fault.counts()
 
 
+@pytest.mark.usefixtures("stub")
 @pytest.mark.slow
 def test_many_times_on_and_off_under_load_without_a_crash(go: Service) -> None:
     """One client asks without a rest, from another process, while the stub comes and goes."""

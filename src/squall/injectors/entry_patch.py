@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 from squall.actions import KernelWorker, NilReceiver
@@ -9,7 +12,7 @@ from squall.errors import CannotInject
 from squall.faults.process import Panic
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site
 from squall.injectors.uprobe import go_function, nil_receiver_refusal, share_of
-from squall.kernel import receiver_stub, timestamp
+from squall.kernel import process_memory, receiver_stub, timestamp
 from squall.targets import ProcessTarget
 
 if TYPE_CHECKING:
@@ -18,6 +21,25 @@ if TYPE_CHECKING:
     from squall.targets import Target
 
 __all__ = ["EntryPatchInjector"]
+
+
+@cache
+def _forbidden() -> str | None:
+    """Why memory that a process may only read cannot be written for it: tried on a page of this one's own."""
+    before = _read_only()
+    with mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
+        fresh = _read_only() - before
+        try:
+            for start in fresh:
+                process_memory.write(os.getpid(), start, b"\x01")
+        except OSError as error:
+            return f"the code of processes may not be written here: {error.strerror} (the kernel's proc_mem.force_override)"
+    return None
+
+
+def _read_only() -> set[int]:
+    """Where nameless memory of this process begins that it may only read."""
+    return {one.start for one in process_memory.mappings(os.getpid()) if one.permissions == "r--p" and not one.name}
 
 
 class EntryPatchInjector:
@@ -31,7 +53,7 @@ class EntryPatchInjector:
     recoverability: ClassVar[Recoverability] = "guarded"
 
     def capable(self, host: Host) -> Capability:  # noqa: ARG002, D102 - as the protocol says
-        reason = timestamp.refusal()
+        reason = timestamp.refusal() or _forbidden()
         return Capability(reason is None, reason or "")
 
     def plan(self, fault: Fault, target: Target, site: Site) -> Plan | Refusal:  # noqa: D102
