@@ -16,12 +16,17 @@ from squall.actions import (
     GuardianCgroup,
     Hijack,
     KernelWorker,
+    NftTable,
+    NilReceiver,
     OwnCgroup,
     Pause,
     PauseCycle,
     ProxyRoute,
+    PythonHook,
+    RootQdisc,
     RouteDown,
     Signal,
+    SyscallPatch,
     TcFilter,
     Toxic,
     Worker,
@@ -33,6 +38,8 @@ from squall.targets import ProcessIdentity
 from tests import specimens
 
 WHO = ProcessIdentity("boot", 4711, 99, 8, 15)
+
+NETNS = {"path": "/run/netns/a", "cookie": 7, "device": 4, "inode": 9}
 
 EVERY: list[Action] = [
     ClockSkew("run/0.4711", WHO, "shop", 140_000_000, ((140_000_100, "554889e541", "e9cb0f0000"),)),
@@ -46,13 +53,22 @@ EVERY: list[Action] = [
         ("hijack:outbound:x",),
     ),
     KernelWorker("run/0", "squall.workers.network", "lose 30% of its packets", {"share": 1}, ("x:net",)),
+    NftTable(NETNS, "squall_run_0", "chain out {}", 5353, "lead name queries to port 5353"),
+    NilReceiver(
+        "run/0", WHO, "shop", "main.(*shop).order", 0x401000, 0x402000, 0x500000, page=True, before="55", after="e9"
+    ),
     OwnCgroup(WHO, "shop", "run-0.4711", descendants=True, home="/sys/fs/cgroup", folder="/sys/fs/cgroup/squall-own-r"),
     Pause(WHO, "shop"),
     PauseCycle("run/0", WHO, "shop", stopped_ns=2_000_000, every_ns=10_000_000),
     ProxyRoute("run/0", "127.0.0.1:8000", "127.0.0.1:8080", "/run/squall/proxy.sock", 7),
+    PythonHook("run/0", "squall.workers.python_hook", "let shop:order of pid 4711 fail", {"pid": 4711}),
+    RootQdisc(NETNS, "eth0", 2, (("qdisc", "prio", -1, 0x5C0000, "04"),), "fq_codel"),
     RouteDown("/run/squall/proxy.sock", "route a -> b"),
     Signal(WHO, "shop", "SIGKILL"),
-    TcFilter("squall:r/0", "network namespace a", {"path": "/run/netns/a", "cookie": 7, "device": 4, "inode": 9}),
+    SyscallPatch(
+        "run/0", WHO, "shop", {"numbers": [74], "errno": 5}, 7, "fail sync with EIO", ((140, True),), ((1, "0f05"),)
+    ),
+    TcFilter("squall:r/0", "network namespace a", NETNS),
     Toxic(
         "/run/squall/proxy.sock",
         "route a -> b",
