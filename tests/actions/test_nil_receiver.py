@@ -11,6 +11,8 @@ import pytest
 from squall.actions import NilReceiver
 from squall.actions.base import encode
 from squall.errors import ActionFailed, TargetError
+from squall.injectors import Host
+from squall.injectors.entry_patch import EntryPatchInjector
 from squall.kernel import go_process, process_memory, receiver_stub
 from tests import services, specimens
 
@@ -29,6 +31,13 @@ action = decode(json.loads(sys.argv[1]))
 action.undo()
 print(action.verify().normal)
 """
+
+
+@pytest.fixture(autouse=True)
+def _works_here() -> None:
+    capability = EntryPatchInjector().capable(Host.look())
+    if not capability.works:
+        pytest.skip(capability.reason)
 
 
 @pytest.fixture
