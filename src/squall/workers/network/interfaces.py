@@ -183,10 +183,11 @@ def filters_named(netlink: Netlink, index: int, name: str) -> tuple[list[Filter]
 def remove_filters(netlink: Netlink, index: int, name: str) -> None:
     """Take the filters of this name off an interface; its clsact too where that came with them and nobody else uses it."""
     named, others = filters_named(netlink, index, name)
+    if not others and any(one.name.endswith(WITH_CLSACT) for one in named):
+        netlink.remove_clsact(index)  # with the filters, at once: whoever is killed in between would leave it for ever
+        return
     for one in named:
         netlink.remove_filter(one)
-    if not others and any(one.name.endswith(WITH_CLSACT) for one in named):
-        netlink.remove_clsact(index)
 
 
 def is_own(link: Link) -> bool:
