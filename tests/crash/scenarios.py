@@ -18,8 +18,10 @@ __all__ = ["SCENARIOS", "Place", "Scenario"]
 
 @dataclass(frozen=True)
 class Place:
-    """What a cell's experiment may use: the target's pid, name and port, a free port, a folder to fill, and the pid of a
-    process in a network namespace of its own (0 where there is none)."""
+    """What a cell's experiment may use: the target's pid, name and port, a free port, a folder to fill.
+
+    And the pid of a process in a network namespace of its own (0 where there is none).
+    """
 
     pid: int
     name: str
@@ -47,7 +49,10 @@ class Scenario:
 
     def missing(self) -> str:  # noqa: PLR0911 - a reason each
         """Why it cannot be run here, "" when it can."""
-        apart = any(fault["type"].startswith(("dns.", "network.", "tcp.delay")) or "connections" in fault for fault in self.faults)
+        apart = any(
+            fault["type"].startswith(("dns.", "network.", "tcp.delay")) or "connections" in fault
+            for fault in self.faults
+        )
         if apart and os.geteuid() != 0:
             return "needs root for a network namespace: run the tests with sudo to see this"
         if "nft-table" in self.kinds and shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin") is None:
@@ -65,7 +70,9 @@ class Scenario:
             return f"needs the unified cgroup hierarchy at {UNIFIED}"
         if "nil-receiver" in self.kinds and not GO:
             return "needs Go for a service in it: apt-get install golang-go"
-        if self.kinds & {"clock-skew", "nil-receiver", "python-hook"} and (os.geteuid() != 0 or platform.machine() != "x86_64"):
+        if self.kinds & {"clock-skew", "nil-receiver", "python-hook"} and (
+            os.geteuid() != 0 or platform.machine() != "x86_64"
+        ):
             return "needs root on x86-64 to write the target's memory: run the tests with sudo to see this"
         return ""
 

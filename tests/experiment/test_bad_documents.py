@@ -196,7 +196,12 @@ FAULT = [
     ),
     (
         ROUTE + "    - {type: tcp.down, fault: {type: tcp.down}}\n",
-        ["e.yaml:8:24: spec.faults[0].fault: is not known here (allowed: after, connections, descendants, duration, established, peers, ports, pulse, targets, type)"],
+        [
+            (
+                "e.yaml:8:24: spec.faults[0].fault: is not known here (allowed: after, connections, descendants, "
+                "duration, established, peers, ports, pulse, targets, type)"
+            )
+        ],
     ),
     (
         ROUTE + "    - {type: http.abort, response_headers: {a: b}}\n",

@@ -19,7 +19,10 @@ TARGETS = [
     (
         BODY.replace("{process: {command: shop}}", "{}"),
         [
-            "e.yaml:6:12: spec.targets: give exactly one of `process`, `cgroup`, `container`, `netns`, `route`: with no selector nothing is selected"
+            (
+                "e.yaml:6:12: spec.targets: give exactly one of `process`, `cgroup`, `container`, `netns`, `route`: "
+                "with no selector nothing is selected"
+            )
         ],
     ),
     (

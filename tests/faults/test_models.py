@@ -50,7 +50,6 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "syscall.error": {"errno": "ECONNREFUSED", "calls": ["connect"]},
     "tcp.bandwidth": {"rate": "10mbit"},
     "tcp.delay": {"policy": {"10.0.0.1:80": "20ms"}},
-    "tcp.delay": {"policy": {"0.0.0.0:0": "10ms"}},
     "tcp.down": {},
     "tcp.latency": {"latency": "3s"},
     "tcp.limit_data": {"bytes": "1KiB"},

@@ -128,7 +128,9 @@ def elf_with(parts: dict[str, tuple[int, int, bytes]]) -> bytes:
     """An ELF file with these sections (address, offset, contents), all of it executable."""
     text = b"\0" + b"".join(name.encode() + b"\0" for name in (*parts, ".names"))
     image = bytearray(0x4000)
-    struct.pack_into("<16sHHIQQQIHHHHHH", image, 0, b"\x7fELF\x02\x01\x01", 2, 62, 1, 0x401000, 64, 0x3000, 0, 64, 56, 1, 64, len(parts) + 2, len(parts) + 1)  # fmt: skip
+    counts = (64, 56, 1, 64, len(parts) + 2, len(parts) + 1)
+    ident = b"\x7fELF\x02\x01\x01"
+    struct.pack_into("<16sHHIQQQIHHHHHH", image, 0, ident, 2, 62, 1, 0x401000, 64, 0x3000, 0, *counts)
     struct.pack_into("<IIQQQQQQ", image, 64, 1, 5, 0, 0x400000, 0x400000, 0x3000, 0x3000, 0x1000)
     at = 0x3040
     for name, (address, offset, contents) in parts.items():

@@ -39,7 +39,8 @@ __all__ = ["Driven", "Driver"]
 
 _FOLLOW_S = 0.1
 _PASSED_BY = frozenset({
-    "away", "bound", "crowded", "ended", "failed", "foreign", "led", "left", "missed", "not_http", "tls", "unanswered", "unfollowed", "unserved",
+    "away", "bound", "crowded", "ended", "failed", "foreign", "led", "left", "missed", "not_http", "tls", "unanswered",
+    "unfollowed", "unserved",
 })  # fmt: skip
 """Counters of what a fault saw and could not hit."""
 _PULSES_MOST = 100_000

@@ -203,7 +203,7 @@ class Expectation(Probe):
     error_rate: Ratio = Ratio.parse("0.5%")
     """The share of its samples that may fail."""
     values: FrozenMapping[str, Bounds] = FrozenDict()
-    """For gauges: process has `rss`, `fds`, `threads`, `cpu`, `restarts`; prometheus has `value`; runtime has `parked`, `gc`, `loopLagMs` and more."""
+    """For gauges: process has `rss`, `fds`, `threads`, `cpu`, `restarts`; prometheus `value`; runtime `parked`, `gc`, ..."""
 
     @model_validator(mode="after")
     def _only_what_it_measures(self) -> Self:

@@ -26,7 +26,8 @@ def be_on_time() -> None:
         with open("/proc/self/timerslack_ns", "w") as file:
             file.write("1")
         os.setpriority(os.PRIO_PROCESS, 0, -15)
-        with open("/proc/self/autogroup", "w") as file:  # sched(7): in a session of its own, niceness counts by this alone
+        # sched(7): in a session of its own, niceness counts by this alone
+        with open("/proc/self/autogroup", "w") as file:
             file.write("-15")
     except OSError:  # without these it is less accurate, not wrong
         pass
