@@ -16,6 +16,7 @@ import pytest
 from squall.cli.app import COMMANDS
 from squall.faults import fault_types
 from squall.kernel import proc
+from tests import specimens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,6 +87,15 @@ def test_wrong_input_is_told_and_exits_with_2(squall: Any, words: list[str], sai
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (squall.state / "runs").exists() or not list((squall.state / "runs").iterdir())
+
+
+@specimens.needs_root
+def test_a_group_with_nobody_in_it_is_not_faulted_unwatched(squall: Any) -> None:
+    with specimens.own_cgroup() as folder:
+        done = squall("inject", "stress.cpu", "-t", f"cgroup:{folder}", "-d", "1s")
+    assert done.returncode == 4, done.stderr
+    assert "there is no process in" in done.stderr
     assert not (squall.state / "runs").exists() or not list((squall.state / "runs").iterdir())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from squall.errors import TargetError
 from squall.experiment.model import Expectation
 from squall.faults.process import Crash, Kill, Pause
 from squall.faults.tcp import Down
@@ -32,6 +33,8 @@ def derived_expectations(planned: Iterable[PlannedFault]) -> tuple[Expectation, 
     """For a process that it is alive and that its ports answer, for a route that it answers; a few of them.
 
     For a cgroup, a container or a network namespace: the same of the processes in it, the longest-lived ones first.
+
+    TargetError for one in which there is no process: then nothing would be measured.
 
     A killed process is not alive and a paused one does not answer: that is declared, so it is not counted against it.
     """
@@ -63,6 +66,8 @@ def _of_process(target: ProcessTarget, fault: Fault) -> Iterator[Expectation]:
 def _of_group(target: CgroupTarget | NetnsTarget) -> Iterator[Expectation]:
     """The first process that is in it stands for it: what it starts may end as it likes."""
     stats = [stat for pid in target.processes() if (stat := proc.read_stat(pid)) is not None and not stat.gone]
+    if not stats:
+        raise TargetError(f"there is no process in {target.label}, so nothing could be watched: name a probe")
     stats.sort(key=lambda stat: (stat.start_ticks, stat.pid))
     for stat in stats[:1]:
         yield Expectation(

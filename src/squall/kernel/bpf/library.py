@@ -86,7 +86,7 @@ def _keep_message(level: int, text: bytes, values: int) -> int:
     """Keep a message. A va_list is handed on as a pointer, as the ABIs of x86-64 and arm64 pass it."""
     if level > _WARN:
         return 0
-    buffer = ctypes.create_string_buffer(1 << 16)
+    buffer = ctypes.create_string_buffer(1 << 20)
     _libc.vsnprintf(buffer, len(buffer), text, values)
     _said.extend(buffer.value.decode(errors="replace").splitlines())
     return 0
