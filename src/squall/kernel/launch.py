@@ -2,8 +2,8 @@
 
 -I and -S keep the user's environment and site-packages out, so that what recovers depends on nothing that can be
 broken; a module that needs site-packages is started with -I alone. `command` builds the argv. With STAND_BY as its only
-argument the module is imported, and its arguments are awaited as one line of JSON on standard input; the end of the
-input is the end of the wait.
+argument the module is imported, its `stand_by()`, where it has one, does what takes time and touches nothing, and its
+arguments are awaited as one line of JSON on standard input; the end of the input is the end of the wait.
 """
 
 import os
@@ -40,5 +40,9 @@ if __name__ == "__main__":
 
     module = importlib.import_module(sys.argv[0])
     if sys.argv[1:] == [STAND_BY]:
+        import contextlib
+
+        with contextlib.suppress(Exception):  # what cannot be had is said when its time comes
+            getattr(module, "stand_by", lambda: None)()
         sys.argv[1:] = _awaited()
     sys.exit(module.main())

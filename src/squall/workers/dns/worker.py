@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from squall.errors import SquallError
 from squall.kernel import cgroups, namespaces
-from squall.kernel.bpf import CgroupHook, Hook, Lifecycle
+from squall.kernel.bpf import CgroupHook, Collection, Hook, Lifecycle
 from squall.kernel.namespaces import NetworkNamespace
 from squall.workers.dns.doors import PORTS, Door, Doors
 from squall.workers.dns.redirected import Redirected
@@ -27,7 +27,7 @@ from squall.workers.lifeline import Lifeline, Refused, run
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["OBJECT", "main"]
+__all__ = ["OBJECT", "main", "stand_by"]
 
 OBJECT = "dns"
 _LEADING = [f"{call}{version}" for call in ("connect", "sendmsg") for version in (4, 6)]
@@ -42,6 +42,11 @@ _LOOKS_EMPTY_MOST = 2
 _LAST_ANSWERS_S = 1.0
 _READ_S = 0.02
 """So long a program has to read an answer that has just arrived, while the name server's address is still kept up."""
+
+
+def stand_by() -> None:
+    """Have the programs verified before their time comes."""
+    Collection.have_ready(OBJECT)
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Literal
 
 from squall.workers.lifeline import Lifeline, run
-from squall.workers.network.filter import Filter, enter_namespace
+from squall.workers.network.filter import Filter, enter_namespace, stand_by
 from squall.workers.network.line import Line
 from squall.workers.network.names import Names
 from squall.workers.network.pump import pump
@@ -18,7 +18,7 @@ from squall.workers.network.schedule import Schedule, Shape
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["main"]
+__all__ = ["main", "stand_by"]
 
 _ZERO = struct.pack("<I", 0)
 _TOLD = ("reordered", "overflowed", "unwritable", "foreign")

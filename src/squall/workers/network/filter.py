@@ -37,14 +37,20 @@ if TYPE_CHECKING:
     from squall.workers.network.interfaces import Diverting
     from squall.workers.network.names import Names
 
-__all__ = ["Filter", "enter_namespace"]
+__all__ = ["Filter", "enter_namespace", "stand_by"]
 
 _COUNTERS = ("missed", "dropped", "corrupted", "duplicated", "diverted", "classified", "failed")
 _ZERO = struct.pack("<I", 0)
 _ROOT_INODE = 1
 """Of a mounted cgroup v2 whose root is the machine's: then a folder's depth is the cgroup's."""
+_PROGRAMS = ("egress", "ingress", "note")
 _LOOK_S = 1.0
 """How often the target's sockets and processes are looked at again."""
+
+
+def stand_by() -> None:
+    """Have the programs verified before their time comes."""
+    Collection.have_ready("network", _PROGRAMS)
 
 
 def enter_namespace(config: Mapping[str, Any]) -> None:
@@ -62,7 +68,7 @@ class Filter:
     def __init__(self, config: Mapping[str, Any], names: Names, diverting: Diverting | None = None) -> None:
         self._names, self._scope = names, config["scope"]
         whole = self._scope["kind"] == "netns"
-        self._collection = Collection.load("network", ("egress", "ingress") if whole else ("egress", "ingress", "note"))
+        self._collection = Collection.load("network", _PROGRAMS)
         self._sockets: Sockets | None = None
         self._words: dict[int, int] = {}
         self._networks: Networks = {}

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from squall.workers.holding import hold
 from squall.workers.lifeline import Lifeline, run
-from squall.workers.network.filter import Filter, enter_namespace
+from squall.workers.network.filter import Filter, enter_namespace, stand_by
 from squall.workers.network.names import Names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["main"]
+__all__ = ["main", "stand_by"]
 
 
 def main() -> int:

@@ -29,14 +29,20 @@ if TYPE_CHECKING:
     from squall.kernel.netlink import Netlink
     from squall.workers.network.interfaces import Diverting
 
-__all__ = ["knows_departure_times", "main"]
+__all__ = ["knows_departure_times", "main", "stand_by"]
 
+_PROGRAMS = ("egress", "note")
 _SCOPES = {"netns": 0, "cgroup": 1, "process": 2}
 _HOW = {"line": 0, "fq": 1}
 _COUNTERS = ("held", "unheld", "unreached")
 _ZERO = struct.pack("<I", 0)
 _LOOK_S = 1.0
 """How often the target's sockets and processes are looked at again."""
+
+
+def stand_by() -> None:
+    """Have the programs verified before their time comes."""
+    Collection.have_ready("tcp_policy", _PROGRAMS)
 
 
 def main() -> int:
@@ -65,7 +71,7 @@ class _Policy:
     def __init__(self, config: Mapping[str, Any], diverting: Diverting | None = None) -> None:
         scope = config["scope"]
         whole = scope["kind"] == "netns"
-        self._collection = Collection.load("tcp_policy", ("egress",) if whole else ("egress", "note"))
+        self._collection = Collection.load("tcp_policy", _PROGRAMS)
         self._lease = Lease(self._collection)
         self._lease.renew()  # from here on sockets are noted
         cgroup = os.stat(scope["cgroup"]).st_ino if scope.get("cgroup") else 0
