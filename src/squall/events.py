@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 __all__ = [
     "KINDS",
     "MEASURED",
+    "PASSED_BY",
     "AbortTriggered",
     "ActionDone",
     "ActionUndone",
@@ -162,6 +163,11 @@ class FaultEnded(Event):
 
 MEASURED = "_us"
 """The end of the names of counters that are no counts but times."""
+PASSED_BY = frozenset({
+    "away", "bound", "crowded", "ended", "failed", "foreign", "led", "left", "missed", "not_http", "tls", "unanswered",
+    "unfollowed", "unserved",
+})  # fmt: skip
+"""The names of counters of what a fault saw and did not hit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from squall.engine.planning import PlannedFault, plan_fault
 from squall.errors import CannotInject, InputError, TargetError
 from squall.events import (
     MEASURED,
+    PASSED_BY,
     ActionDone,
     ActionUndone,
     FaultAdjusted,
@@ -38,11 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["Driven", "Driver"]
 
 _FOLLOW_S = 0.1
-_PASSED_BY = frozenset({
-    "away", "bound", "crowded", "ended", "failed", "foreign", "led", "left", "missed", "not_http", "tls", "unanswered",
-    "unfollowed", "unserved",
-})  # fmt: skip
-"""Counters of what a fault saw and could not hit."""
 _PULSES_MOST = 100_000
 _READY_MOST = 16
 """So many processes stand by for their moment at most; others are started when it comes."""
@@ -74,7 +70,7 @@ class Driven:
             bool(self.spans)
             and bool(self.hits)
             and not any(
-                count for name, count in self.hits.items() if name not in _PASSED_BY and not name.endswith(MEASURED)
+                count for name, count in self.hits.items() if name not in PASSED_BY and not name.endswith(MEASURED)
             )
         )
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from squall.events import MEASURED
+from squall.events import MEASURED, PASSED_BY
 from squall.reports.wording import count, duration, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["counts_of", "worded"]
+__all__ = ["counts_of", "nothing_hit", "worded"]
 
 _COLUMNS = {"p50": "half within", "p99": "99 % within", "max": "at most"}
 _US_NS = 1000
@@ -20,6 +20,11 @@ _NAME_MOST = 40
 def counts_of(hits: Mapping[str, int]) -> dict[str, int]:
     """The counters that are counts."""
     return {name: value for name, value in hits.items() if not name.endswith(MEASURED)}
+
+
+def nothing_hit(hits: Mapping[str, int]) -> bool:
+    """Whether a mechanism counts, and has counted nothing but what passed it by."""
+    return bool(hits) and not any(value for name, value in counts_of(hits).items() if name not in PASSED_BY)
 
 
 def worded(hits: Mapping[str, int], *, zeros: bool = True) -> str:

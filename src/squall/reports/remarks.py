@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from squall.reports.endings import death
-from squall.reports.hits import counts_of
+from squall.reports.hits import nothing_hit
 from squall.reports.wording import moment
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _all(record: RunRecord) -> Iterator[Remark]:
     for item in ending.residue:
         yield Remark("bad", f"Left behind: {item}")
     for fault in record.faults:
-        if fault.windows and fault.hits and not any(counts_of(fault.hits).values()):
+        if fault.windows and nothing_hit(fault.hits):
             yield Remark(
                 "bad", f"{fault.type} hit nothing: the traffic took another way, or its filters did not match."
             )

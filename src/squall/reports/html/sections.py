@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from squall.events import PASSED_BY
 from squall.reports.hits import counts_of
 from squall.reports.html.documents import coloured
 from squall.reports.html.gauges import gauges
@@ -71,7 +72,7 @@ def cards(record: RunRecord) -> Html:
     """The few numbers that most readers look for."""
     names = dict.fromkeys(name for fault in record.faults for name in counts_of(fault.hits))
     totals = {name: sum(fault.hits.get(name, 0) for fault in record.faults) for name in names}
-    most = max(totals.items(), key=lambda item: _hit_rank(item[0]), default=None)
+    most = max(totals.items(), key=_hit_rank, default=None)
     rest = ", ".join(f"{count(value)} {name}" for name, value in totals.items() if most and name != most[0])
     judgement = record.judgement
     return el(
@@ -91,10 +92,12 @@ def _hits_note(most: tuple[str, int] | None, rest: str) -> str:
     return f"{one_line(most[0], 60)}{'; ' + one_line(rest, 120) if rest else ''}"
 
 
-def _hit_rank(name: str) -> tuple[int, str]:
-    """Which counter is shown large: things that people count, before bytes."""
+def _hit_rank(item: tuple[str, int]) -> tuple[bool, int, bool, str]:
+    """Which counter is shown large: hits before misses, things that people count before bytes."""
+    name, value = item
     preferred = ("requests", "connections", "signals", "packets", "calls")
-    return (len(preferred) - preferred.index(name) if name in preferred else 0, name)
+    rank = len(preferred) - preferred.index(name) if name in preferred else 0
+    return (name not in PASSED_BY, rank, value > 0, name)
 
 
 def _card(title: str, value: str, note: str) -> Html:
