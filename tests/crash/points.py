@@ -43,8 +43,8 @@ def watch(hit: Callable[[str], None]) -> None:
     _wrap(Guard, "farewell", hit)
     for kind, action in ACTIONS.items():
         for method in ("prepare", "do", "undo", "verify"):
-            if method in vars(action):
-                _wrap(action, method, hit, name=f"{kind}.{method}")
+            if method in vars(action):  # a step that takes it over from another kind is named by its own
+                _wrap(action, method, hit, name=f"{kind}.{method}", kind=kind)
 
 
 def _is_journal(fd: int, *_: object) -> bool:
@@ -55,7 +55,12 @@ def _is_journal(fd: int, *_: object) -> bool:
 
 
 def _wrap(
-    owner: Any, attribute: str, hit: Callable[[str], None], when: Callable[..., bool] = lambda *_: True, name: str = ""
+    owner: Any,
+    attribute: str,
+    hit: Callable[[str], None],
+    when: Callable[..., bool] = lambda *_: True,
+    name: str = "",
+    kind: str = "",
 ) -> None:
     original = vars(owner).get(attribute) or getattr(owner, attribute)
     is_class_method = isinstance(original, classmethod)
@@ -66,9 +71,10 @@ def _wrap(
     def wrapped(*arguments: Any, **named: Any) -> Any:
         if not when(*arguments):
             return call(*arguments, **named)
-        hit(f"before {title}")
+        said = f"{arguments[0].kind}.{attribute}" if kind else title
+        hit(f"before {said}")
         result = call(*arguments, **named)
-        hit(f"after {title}")
+        hit(f"after {said}")
         return result
 
     setattr(owner, attribute, classmethod(wrapped) if is_class_method else wrapped)
