@@ -26,7 +26,7 @@ def guarded_generator(guard: Callable[[], Guard], call: Callable[P, R]) -> Calla
 
         @functools.wraps(call)
         async def over_time(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
-            items = cast("AsyncGenerator[Any, Any]", call(*args, **kwargs))
+            items = call(*args, **kwargs)
             async with guard():
                 try:
                     step = items.asend(None)
