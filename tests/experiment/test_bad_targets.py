@@ -123,7 +123,7 @@ TARGETS = [
 PROBES = [
     (
         BODY + "  steadyState:\n    - {name: a}\n",
-        ["e.yaml:10:7: spec.steadyState[0]: give exactly one of http, tcp, process, command, prometheus, runtime"],
+        ["e.yaml:10:7: spec.steadyState[0]: give exactly one of http, tcp, process, command, prometheus, runtime, resilience"],
     ),
     (
         BODY + "  steadyState:\n    - {name: a, runtime: {}}\n",

@@ -13,6 +13,7 @@ from squall.analysis.abort import AbortDecision, AbortWatch
 from squall.analysis.compare import Comparison, Difference, Measured, compare
 from squall.analysis.exact import samples_needed
 from squall.analysis.measures import Measure, ceiling_measures, measures_of
+from squall.analysis.patterns import ClosingWatch
 from squall.analysis.quantiles import quantile, quantile_interval
 from squall.analysis.sequential import share_is_above
 from squall.analysis.shares import Interval, share_interval
@@ -23,6 +24,7 @@ from squall.analysis.windows import Timeline
 __all__ = [
     "AbortDecision",
     "AbortWatch",
+    "ClosingWatch",
     "Comparison",
     "Difference",
     "Facts",

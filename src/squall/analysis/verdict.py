@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from squall.analysis.findings import Evidence
+from squall.analysis.patterns import pattern_findings
 from squall.analysis.steady import check_steady_state
 from squall.events import VerdictReached
 
@@ -58,7 +59,7 @@ def judge(
         not_steady = facts.not_steady or ("" if gate.holds else gate.detail)
         facts = replace(facts, not_steady=not_steady, not_injected=facts.not_injected or "no fault was on")
         return VerdictReached(*_verdict(findings, facts), findings)
-    findings = evidence.tolerated() + evidence.steady_again()
+    findings = evidence.tolerated() + evidence.steady_again() + pattern_findings(experiment, series, timeline)
     verdict, reason = _verdict(findings, facts)
     return VerdictReached(verdict, reason, findings, evidence.detected_ns, evidence.recovered_ns)
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from squall.actions.guardian_cgroup import GuardianCgroup, place_for_guardian
-from squall.analysis import AbortWatch, Facts, HealWatch, Timeline, check_steady_state
+from squall.analysis import AbortWatch, ClosingWatch, Facts, HealWatch, Timeline, check_steady_state
 from squall.analysis.measures import ceiling_measures
 from squall.engine.announcing import planned_events, run_started
 from squall.engine.clock import Clock, SystemClock
@@ -24,6 +24,7 @@ from squall.engine.log import EventLog
 from squall.engine.measuring import Measuring
 from squall.engine.planning import PlannedFault, plan_experiment
 from squall.engine.stages import Driver
+from squall.engine.tracing import marks_of
 from squall.engine.watchdog import Ending, Watchdog
 from squall.errors import ActionFailed, CannotInject, Halted, InputError, SquallError
 from squall.events import (
@@ -38,9 +39,11 @@ from squall.events import (
     SteadyStateChecked,
 )
 from squall.experiment.document import dump_experiment
+from squall.experiment.patterns import probes_of
 from squall.experiment.series import LOAD_SERIES, series_of
 from squall.probes.load import LoadProcess
 from squall.probes.prober import Prober
+from squall.probes.traceparent import RunTrace, Tracing
 from squall.recovery import Executor, Guard, Journal
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from squall.injectors import Chooser
     from squall.probes.samples import Sample
     from squall.recovery import RunFolder, State
+    from squall.units import Duration
 
 __all__ = ["Outcome", "Run"]
 
@@ -70,6 +74,8 @@ class Run:
         state: Where the run's folder goes.
         chooser: Decides the mechanism of each fault.
         listeners: Called with every event as it happens.
+        on_samples: Called with every batch of samples as it comes.
+        tracing: Where it is given, the run is a trace, and its requests carry that on.
     """
 
     def __init__(
@@ -79,6 +85,8 @@ class Run:
         state: State,
         chooser: Chooser,
         listeners: Sequence[Listener] = (),
+        on_samples: Sequence[Callable[[list[Sample]], None]] = (),
+        tracing: Tracing | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.experiment, self._state, self._chooser = experiment, state, chooser
@@ -87,7 +95,9 @@ class Run:
         self._stage: Stage = "define"
         self._ending = Ending()
         self._log: EventLog | None = None
-        self._samples_to: list[Callable[[list[Sample]], None]] = []
+        self._samples_to: list[Callable[[list[Sample]], None]] = [*on_samples]
+        self._tracing = tracing
+        self._trace: RunTrace | None = None
         self.distance = 0.0
         """How near the abort ceiling is: 0 far, 1 at it."""
 
@@ -98,6 +108,7 @@ class Run:
         if self._state.halted:
             raise Halted(f"squall is halted ({self._state.halt_flag}): nothing new starts until `squall halt --off`")
         run = self._state.new_run(self.experiment.name)
+        self._trace = RunTrace.of(run.id, self._tracing.caller) if self._tracing is not None else None
         try:
             planned = plan_experiment(self.experiment, self._chooser, run)
             self._add_derived_expectations(planned)
@@ -143,7 +154,7 @@ class Run:
             with contextlib.suppress(OSError):
                 run.document.write_text(dump_experiment(self.experiment))
             await control.start()
-            log.emit(run_started(self.experiment))
+            log.emit(run_started(self.experiment, self._trace, self._tracing.url if self._tracing else ""))
             self._enter("define", int(self.experiment.baseline))
             for event in planned_events(planned):
                 log.emit(event)
@@ -206,10 +217,15 @@ class Run:
 
     def _sensors(self) -> tuple[Prober, LoadProcess | None]:
         series = series_of(self.experiment)
-        prober = Prober([one for one in self.experiment.steady_state if series[one.name] == one.name], self._take)
+        probes = [one for one in self.experiment.steady_state if series[one.name] == one.name]
+        marks = marks_of(self.experiment, self._trace)
+        prober = Prober([*probes, *probes_of(self.experiment.expect).values()], self._take, marks)
         load = None
         if self.experiment.load is not None:
-            load = LoadProcess(self.experiment.load, seed=self.experiment.seed, on_samples=self._take, name=LOAD_SERIES)
+            load = LoadProcess(
+                self.experiment.load, seed=self.experiment.seed, on_samples=self._take, name=LOAD_SERIES,
+                marks=marks.get(LOAD_SERIES),
+            )  # fmt: skip
         return prober, load
 
     def _take(self, samples: list[Sample]) -> None:
@@ -299,7 +315,7 @@ class Run:
             await self._analyse()  # it was ended before anything was injected
         heals = bool(self._times.fault_ns) and self._ending.cause in (None, "ceiling", "stopped")
         self._enter("recover", int(self.experiment.recovery.within) if heals else 0)
-        heal_s = self.experiment.recovery.within.seconds
+        heal_s = max([self.experiment.recovery.within.seconds, *(one.seconds for one in _closings(self.experiment))])
         watchdog.allow(heal_s + 30.0)
         setup = {entry.number for entry in driver.setup}
         mine = [entry for entry in executor.open_entries if entry.number not in setup and entry.fault != "guardian"]
@@ -310,16 +326,18 @@ class Run:
 
     async def _watch_healing(self, load: LoadProcess | None) -> None:
         watch = HealWatch(self.experiment, self._fault_end_ns())
+        closing = ClosingWatch(self.experiment, self._fault_end_ns())
 
         def feed(samples: list[Sample]) -> None:
             for sample in samples:
                 watch.add(sample)
+                closing.add(sample)
 
         self._samples_to.append(feed)
         before = self._ending.cause
         while True:
             heal = watch.check(self._clock.mono_ns(), _waiting(load))
-            if heal.done or (self._ending.cause != before):
+            if (heal.done and closing.done(self._clock.mono_ns())) or self._ending.cause != before:
                 break
             await asyncio.sleep(0.1)
         self._emit(SteadyStateChecked("after", heal.state == "healed", heal.detail))
@@ -406,6 +424,12 @@ def _forget(state: State, run: RunFolder) -> None:
             (run.path / name).unlink()
     with contextlib.suppress(OSError):
         run.path.rmdir()
+
+
+def _closings(experiment: Experiment) -> list[Duration]:
+    """How long breakers may take to close."""
+    breakers = [one.breaker for one in experiment.expect if one.breaker is not None]
+    return [one.closes.within for one in breakers if one.closes is not None]
 
 
 def _waiting(load: LoadProcess | None) -> dict[str, tuple[int, ...]]:

@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from squall.experiment.checks import Parts, except_for_most, problems_of
+from squall.experiment.patterns import PatternExpectation  # noqa: TC001 - pydantic evaluates it
 from squall.faults import FAULTS, Fault, fault_types
 from squall.faults.base import TargetKind
 from squall.faults.frozen import FrozenDict, FrozenMapping, FrozenModel, Rows, said
@@ -187,6 +188,7 @@ class Bounds(FrozenModel):
 _GAUGES = {
     "process": ("rss", "fds", "threads", "cpu", "restarts"), "prometheus": ("value",),
     "runtime": ("gc", "parked", "idlePs", "lateTimers", "heap", "loopLagMs", "gcPauseMs"),
+    "resilience": ("open", "opened", "retryCalls", "retryAttempts", "primary", "fellBack", "unanswered"),
 }  # fmt: skip
 _TIMED = ("http", "tcp", "command")
 
@@ -343,6 +345,8 @@ class Experiment(FrozenModel):
 
     Where neither this nor a load is given, a probe is derived from the targets.
     """
+    expect: Annotated[Rows[PatternExpectation], Field(max_length=64)] = ()
+    """What the patterns of a service are expected to do about the fault: its breakers, retries, fallbacks."""
     load: Load | None = None
     """Traffic for the length of the run."""
     tolerate: Tolerate = Tolerate()

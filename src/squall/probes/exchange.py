@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from squall.probes.names import Names
+from squall.probes.traceparent import marked
 from squall.probes.wire import Answer
 
 if TYPE_CHECKING:
@@ -50,8 +51,11 @@ class Exchange:
 
             self._context = ssl.create_default_context()
 
-    async def run(self) -> Answer:
-        """One answer, whole. Raises OSError (TimeoutError and ssl errors among them) or wire.Malformed; has no bound of its own."""
+    async def run(self, header: bytes = b"") -> Answer:
+        """One answer, whole; `header` is one more header line of the request.
+
+        Raises OSError (TimeoutError and ssl errors among them) or wire.Malformed; has no bound of its own.
+        """
         sock = await open_socket(self._names)
         try:
             if self._context is not None:
@@ -65,7 +69,7 @@ class Exchange:
             raise
         answer = Answer(head=self._call.head, body_most=self._body_most)
         try:
-            writer.write(self._call.data)
+            writer.write(marked(self._call.data, header) if header else self._call.data)
             while not answer.done:
                 data = await reader.read(_READ_BYTES)
                 if data:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from squall.probes.lateness import WAITING_MOST, Lateness, LoadReport
 from squall.probes.outcomes import LOCAL_LIMITS, of_failure
 from squall.probes.samples import OUTCOMES, RECORD
+from squall.probes.traceparent import marked
 from squall.probes.transport import Plain, Tls
 from squall.probes.wire import Answer, Call, Malformed
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from squall.probes.samples import Outcome
+    from squall.probes.traceparent import Marks
     from squall.probes.transport import Transport
 
 __all__ = ["Generator", "Sink"]
@@ -99,9 +101,10 @@ class Generator:
         self, call: Call, address: Address, schedule: Iterator[int], *,
         timeout_ns: int, connections: int, drain_ns: int, late_limit_ns: int, sink: Sink,
         context: ssl.SSLContext | None = None,
+        marks: Marks | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:  # fmt: skip
-        self._call, self._address, self._schedule = call, address, schedule
+        self._call, self._address, self._schedule, self._marks = call, address, schedule, marks
         self._timeout_ns, self._connections, self._drain_ns = timeout_ns, connections, drain_ns
         self._sink, self._context, self._clock = sink, context, clock
         self._epoll = select.epoll()
@@ -197,7 +200,8 @@ class Generator:
             self._sent(intended_ns, now_ns)
             self._answered(intended_ns, *of_failure(error))
             return
-        connection.idle, connection.intended_ns, connection.left = False, intended_ns, self._call.data
+        data = self._call.data if self._marks is None else marked(self._call.data, self._marks.header(intended_ns))
+        connection.idle, connection.intended_ns, connection.left = False, intended_ns, data
         self._busy[connection] = None
         self._check_at = min(self._check_at, intended_ns + self._timeout_ns)
         self._sent(intended_ns, now_ns)

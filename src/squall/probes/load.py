@@ -21,6 +21,7 @@ from squall.probes.child import Child
 from squall.probes.lateness import LoadReport
 from squall.probes.load_order import BEGUN, FRAME, FRAME_BYTES_MOST, REFUSED, REPORT, SAMPLES, Order
 from squall.probes.samples import OUTCOMES, RECORD, Sample
+from squall.probes.traceparent import unless_given
 from squall.units import Duration
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from squall.probes.spec import Load
+    from squall.probes.traceparent import Marks
 
 __all__ = ["LoadProcess", "LoadReport"]
 
@@ -58,6 +60,7 @@ class LoadProcess:
         on_samples: Called in the event loop with each batch, about every 50 ms; an exception from it stops the load and is raised
             by `stop`.
         name: The series of the samples.
+        marks: What each request takes along of the run's trace, unless the document sets a `traceparent` of its own.
         drain: How long `stop` waits for answers that are still due; what has not come by then is `report.abandoned`.
 
     Raises InputError for a request that cannot be sent (address, header, missing secret).
@@ -70,6 +73,7 @@ class LoadProcess:
         seed: int,
         on_samples: Callable[[list[Sample]], None],
         name: str = "load",
+        marks: Marks | None = None,
         drain: Duration = DRAIN,
     ) -> None:
         steps = [(float(step.rate), step.ramp.seconds, step.hold.seconds) for step in load.profile]
@@ -78,6 +82,7 @@ class LoadProcess:
         self._order = Order(
             call=prepare(load.http, where=name, close=False), steps=steps, phase=random.Random(seed).random(),  # noqa: S311 - replayed from the seed
             timeout_ns=int(load.http.timeout), connections=load.connections, drain_ns=int(drain),
+            marks=unless_given(marks, load.http.headers),
         )  # fmt: skip
         self._name, self._on_samples, self._drain = name, on_samples, drain
         self._running: _Running | None = None
@@ -215,12 +220,14 @@ class LoadProcess:
     def _take(self, running: _Running, kind: int, data: bytes) -> None:
         if kind == SAMPLES:
             name = self._name
-            self._on_samples(
-                [
-                    Sample(name, time, took, OUTCOMES[code], value, detail)
-                    for time, took, value, _, code, detail in RECORD.iter_unpack(data)
-                ]
-            )
+            samples = [
+                Sample(name, time, took, OUTCOMES[code], value, detail)
+                for time, took, value, _, code, detail in RECORD.iter_unpack(data)
+            ]
+            marks = self._order.marks
+            if marks is not None:
+                samples = [one._replace(span=marks.span(one.time_ns)) if one.latency_ns else one for one in samples]
+            self._on_samples(samples)
         elif kind == REPORT:
             counts = json.loads(data)
             self._report = LoadReport(**{**counts, "waiting": tuple(counts["waiting"])})

@@ -7,6 +7,7 @@ import json
 import struct
 from dataclasses import dataclass
 
+from squall.probes.traceparent import Marks
 from squall.probes.wire import Call
 
 __all__ = ["BEGUN", "FRAME", "FRAME_BYTES_MOST", "ORDER_BYTES_MOST", "REFUSED", "REPORT", "SAMPLES", "Order"]
@@ -30,6 +31,8 @@ class Order:
     timeout_ns: int
     connections: int
     drain_ns: int
+    marks: Marks | None = None
+    """What each request takes along of the run's trace."""
 
     def encode(self) -> bytes:
         """As one line."""
@@ -43,4 +46,5 @@ class Order:
         data = json.loads(line)
         call = data.pop("call")
         call |= {"data": call["data"].encode("latin-1"), "success": frozenset(call["success"])}
-        return cls(call=Call(**call), **data)
+        marks = data.pop("marks")
+        return cls(call=Call(**call), marks=Marks(**marks) if marks else None, **data)

@@ -154,6 +154,7 @@ def serve(order: Order, heard_fd: int, told_fd: int) -> int:
         call, address, schedule, timeout_ns=order.timeout_ns, connections=order.connections,
         drain_ns=order.drain_ns,
         late_limit_ns=late_limit_ns(max(rate for rate, _, _ in order.steps)), sink=pipe, context=context,
+        marks=order.marks,
     )  # fmt: skip
     pipe.generator = generator
     pipe.say(BEGUN, b"")

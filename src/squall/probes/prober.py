@@ -19,11 +19,12 @@ from squall.probes.registry import build
 from squall.probes.samples import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from squall.probes.registry import Sampler
     from squall.probes.spec import Probe
+    from squall.probes.traceparent import Marks
 
 __all__ = ["Prober"]
 
@@ -37,13 +38,20 @@ _GRACE_S = 3.0
 class Prober:
     """Samples while it is entered; `on_samples` is called in the event loop with each probe's batch.
 
+    `marks` says by a probe's name what its requests take along of the run's trace.
+
     Whatever a probe does is data. What `on_samples` raises is not: it ends the prober, and leaving (`async with`) raises
     it in an ExceptionGroup. Raises InputError, at once, for a probe that cannot be built.
     """
 
-    def __init__(self, probes: Sequence[Probe], on_samples: Callable[[list[Sample]], None]) -> None:
+    def __init__(
+        self,
+        probes: Sequence[Probe],
+        on_samples: Callable[[list[Sample]], None],
+        marks: Mapping[str, Marks] | None = None,
+    ) -> None:
         self._on_samples = on_samples
-        self._running = [(probe, build(probe)) for probe in probes]
+        self._running = [(probe, build(probe, (marks or {}).get(probe.name))) for probe in probes]
         self._group: asyncio.TaskGroup | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.missed = {probe.name: 0 for probe in probes}
@@ -128,4 +136,4 @@ def _from_intended(sample: Sample, intended_ns: int) -> Sample:
 def _stand_ins(sample: Sample, intended: list[int]) -> list[Sample]:
     """What the missed samples would have met, as far as this one lasted."""
     end_ns = sample.time_ns + sample.latency_ns
-    return [sample._replace(time_ns=one, latency_ns=end_ns - one) for one in intended if one < end_ns]
+    return [sample._replace(time_ns=one, latency_ns=end_ns - one, span=0) for one in intended if one < end_ns]

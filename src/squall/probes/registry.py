@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from squall.probes.samples import Sample
     from squall.probes.spec import Probe
+    from squall.probes.traceparent import Marks
 
 __all__ = ["Sampler", "build"]
 
@@ -27,29 +29,27 @@ class Sampler(Protocol):
         """Let go of what it holds; idempotent."""
 
 
-def build(probe: Probe) -> Sampler:
-    """The sampler of a probe; InputError for what can be seen to be wrong now (an address, a missing secret or program)."""
+_SAMPLERS = {
+    "tcp": "TcpProbe",
+    "process": "ProcessProbe",
+    "command": "CommandProbe",
+    "runtime": "RuntimeProbe",
+    "resilience": "ResilienceProbe",
+    "prometheus": "PrometheusProbe",
+}
+"""Kind, which is also its module's name, and class."""
+
+
+def build(probe: Probe, marks: Marks | None = None) -> Sampler:
+    """The sampler of a probe, whose requests carry `marks` if they are HTTP.
+
+    Raises InputError for what can be seen to be wrong now (an address, a missing secret or program).
+    """
     # imported where needed: an experiment rarely uses all of them, and each costs start-up time
     if probe.http is not None:
         from squall.probes.http import HttpProbe
 
-        return HttpProbe(probe)
-    if probe.tcp is not None:
-        from squall.probes.tcp import TcpProbe
-
-        return TcpProbe(probe)
-    if probe.process is not None:
-        from squall.probes.process import ProcessProbe
-
-        return ProcessProbe(probe)
-    if probe.command is not None:
-        from squall.probes.command import CommandProbe
-
-        return CommandProbe(probe)
-    if probe.runtime is not None:
-        from squall.probes.runtime import RuntimeProbe
-
-        return RuntimeProbe(probe)
-    from squall.probes.prometheus import PrometheusProbe
-
-    return PrometheusProbe(probe)
+        return HttpProbe(probe, marks)
+    module = importlib.import_module(f"squall.probes.{probe.kind}")
+    sampler: Sampler = getattr(module, _SAMPLERS[probe.kind])(probe)
+    return sampler

@@ -34,7 +34,8 @@ class Sample(NamedTuple):
     """One measurement.
 
     `time_ns` CLOCK_MONOTONIC, for a request the intended send time; `latency_ns` from then to the end of the answer (0
-    for a value); `value` the gauge's (0.0 for a request); `detail` the HTTP status, exit status or errno (0: none).
+    for a value); `value` the gauge's (0.0 for a request); `detail` the HTTP status, exit status or errno (0: none);
+    `span` the id of its span where that is recorded in the run's trace (0: it is not), which is not kept in the file.
     """
 
     series: str
@@ -43,6 +44,7 @@ class Sample(NamedTuple):
     outcome: Outcome
     value: float = 0.0
     detail: int = 0
+    span: int = 0
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ __all__ = [
     "Probe",
     "ProcessQuery",
     "PrometheusQuery",
+    "ResilienceQuery",
     "RuntimeQuery",
     "Secret",
     "Step",
@@ -106,11 +107,24 @@ class PrometheusQuery(FrozenModel):
     headers: Headers = FrozenDict()
 
 
+class ResilienceQuery(FrozenModel):
+    """The patterns that guard one dependency of a service, from its `/metrics`. Success is an answer that could be read.
+
+    Values: open (0 closed, 0.5 half-open, 1 open), opened (times so far), retryCalls, retryAttempts, primary, fellBack,
+    unanswered (of the fallback's calls); a pattern that the service has not got has no value.
+    """
+
+    metrics: Annotated[str, Field(pattern=r"^https?://[!-~]+$", max_length=8000)]
+    """Where the service serves its metrics, as Prometheus text: http://127.0.0.1:8082/metrics."""
+    dependency: Annotated[str, Field(min_length=1, max_length=63)]
+    """The dependency's name in that service."""
+
+
 TcpAddress = Annotated[str, Field(pattern=r"^(?:\[[0-9A-Fa-f:.%]+\]|[^:\s\[\]]+):[0-9]{1,5}$")]
 
 
 class Probe(FrozenModel):
-    """One thing that is sampled: exactly one of http, tcp, process, command, prometheus, runtime."""
+    """One thing that is sampled: exactly one of http, tcp, process, command, prometheus, runtime, resilience."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
     """Its series in the run: at most 63 letters, digits, `_`, `.` and `-`, a letter or digit first."""
@@ -122,6 +136,7 @@ class Probe(FrozenModel):
     """Shell words (no shell); exit status 0 is success, the duration is the latency."""
     prometheus: PrometheusQuery | None = None
     runtime: RuntimeQuery | None = None
+    resilience: ResilienceQuery | None = None
     every: Annotated[Duration, Within("10ms", "1h")] = Duration.parse("1s")
     """The period; the next sample is not started while one is running, and a missed one is counted."""
     timeout: Annotated[Duration, Within("1ms", "10m")] = Duration.parse("5s")
@@ -129,7 +144,7 @@ class Probe(FrozenModel):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        kinds = ("http", "tcp", "process", "command", "prometheus", "runtime")
+        kinds = ("http", "tcp", "process", "command", "prometheus", "runtime", "resilience")
         given = [kind for kind in kinds if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(
@@ -138,9 +153,9 @@ class Probe(FrozenModel):
         return self
 
     @property
-    def kind(self) -> Literal["http", "tcp", "process", "command", "prometheus", "runtime"]:
+    def kind(self) -> Literal["http", "tcp", "process", "command", "prometheus", "runtime", "resilience"]:
         """Which one it is."""
-        for kind in ("http", "tcp", "process", "command", "runtime"):
+        for kind in ("http", "tcp", "process", "command", "runtime", "resilience"):
             if getattr(self, kind) is not None:
                 return kind
         return "prometheus"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from squall.analysis.measures import ceiling_measures, measures_of
 from squall.errors import InputError
 from squall.experiment.document import experiment_of_run
+from squall.experiment.patterns import probes_of
 from squall.reports.record import Threshold
 
 if TYPE_CHECKING:
@@ -53,4 +54,6 @@ def looks_of(experiment: Experiment | None) -> frozenset[str]:
     """The series of probes that look at something and send no request: they have no latency to show."""
     if experiment is None:
         return frozenset()
-    return frozenset(e.name for e in experiment.steady_state if e.kind in ("process", "prometheus"))
+    return frozenset(e.name for e in experiment.steady_state if e.kind in ("process", "prometheus")) | frozenset(
+        probe.name for probe in probes_of(experiment.expect).values()
+    )
