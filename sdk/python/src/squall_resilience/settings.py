@@ -73,14 +73,16 @@ def seconds(default: float | None, low: float = 0.0, high: float = 86_400.0) -> 
     return dataclasses.field(default=default, metadata={"range": _Range("seconds", low, high, default is None)})
 
 
-def ratio(default: float | None, low: float = 0.0, high: float = 1.0) -> Any:
-    """A field that holds a ratio within [low, high]; None is allowed where it is the default."""
-    return dataclasses.field(default=default, metadata={"range": _Range("ratio", low, high, default is None)})
+def ratio(default: float | None, low: float = 0.0, high: float = 1.0, *, optional: bool = False) -> Any:
+    """A field that holds a ratio within [low, high]; None is allowed where it is the default, or `optional`."""
+    allowed = _Range("ratio", low, high, optional or default is None)
+    return dataclasses.field(default=default, metadata={"range": allowed})
 
 
-def count(default: int | None, low: int = 0, high: int = 1_000_000) -> Any:
-    """A field that holds a whole number within [low, high]; None is allowed where it is the default."""
-    return dataclasses.field(default=default, metadata={"range": _Range("count", low, high, default is None)})
+def count(default: int | None, low: int = 0, high: int = 1_000_000, *, optional: bool = False) -> Any:
+    """A field that holds a whole number within [low, high]; None is allowed where it is the default, or `optional`."""
+    allowed = _Range("count", low, high, optional or default is None)
+    return dataclasses.field(default=default, metadata={"range": allowed})
 
 
 def switch(*, default: bool) -> Any:
