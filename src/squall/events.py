@@ -93,6 +93,12 @@ class RunStarted(Event):
     """hostname, kernel, cpus, python."""
     document: dict[str, Any]
     """The experiment as validated, defaults filled in, secrets left as references."""
+    trace: str = ""
+    """The run's own span, as a W3C `traceparent`; empty where the run is not traced."""
+    trace_parent: str = ""
+    """The id of the span that the run is part of, where its caller gave one."""
+    trace_url: str = ""
+    """Where the trace can be looked at."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import squall
@@ -16,18 +17,24 @@ if TYPE_CHECKING:
     from squall.engine.planning import PlannedFault
     from squall.experiment.model import Experiment
     from squall.injectors import Choice
+    from squall.probes.traceparent import RunTrace
     from squall.targets import Target
 
 __all__ = ["planned_events", "run_started"]
 
 
-def run_started(experiment: Experiment) -> RunStarted:
+def run_started(experiment: Experiment, trace: RunTrace | None = None, trace_url: str = "") -> RunStarted:
     """The first event of a run."""
     host = {
         "hostname": platform.node(), "kernel": platform.release(), "cpus": os.cpu_count(), "python": platform.python_version(),
         "user": os.geteuid(),
     }  # fmt: skip
-    return RunStarted(experiment.name, experiment.seed, squall.__version__, host, experiment_document(experiment))
+    document = experiment_document(experiment)
+    started = RunStarted(experiment.name, experiment.seed, squall.__version__, host, document)
+    if trace is None:
+        return started
+    url = trace_url.replace("{trace_id}", trace.trace_id)
+    return replace(started, trace=trace.traceparent, trace_parent=trace.parent_id, trace_url=url)
 
 
 def planned_events(planned: Iterable[PlannedFault]) -> Iterator[Event]:
