@@ -104,7 +104,7 @@ def test_a_stall_that_ends_in_a_timeout_is_failures_for_as_long(service: Running
 class Wild:
     """A probe that does all that a probe must not."""
 
-    def __init__(self, one: Probe) -> None:
+    def __init__(self, one: Probe, _marks: object = None) -> None:
         self.name, self.calls, self.last_failure = one.name, 0, ""
 
     def series(self) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def test_what_was_written_is_read_whatever_was_torn_off_after_it(
     read = read_samples(path)
     assert list(read) == ["a", "b.rss"]
     for name, series in read.items():
-        assert list(series) == [sample for sample in samples if sample.series == name]
+        assert list(series) == [sample._replace(span=0) for sample in samples if sample.series == name]
         assert len(series) == sum(sample.series == name for sample in samples)
 
 
