@@ -125,3 +125,4 @@ class SettingsError(ResilienceError, ValueError):
         lines = "\n".join(f"  {each}" for each in problems)
         super().__init__(f"{source or 'settings'}: {len(problems)} wrong\n{lines}")
         self.problems = problems
+        self.source = source
