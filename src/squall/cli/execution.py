@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from squall.engine import Outcome, PlannedFault
     from squall.engine.log import Listener
     from squall.experiment.model import Experiment
+    from squall.telemetry.telling import Telling
+    from squall.telemetry.wanted import Wanted
 
 __all__ = ["execute", "finish", "show_plan"]
 
@@ -37,12 +39,17 @@ def execute(
     quiet: bool = False,
     listeners: Sequence[Listener] = (),
     panel: Extra | None = None,
+    telemetry: Wanted | None = None,
 ) -> Outcome:
     """Run it with live progress on stderr. Ctrl-C recovers and reports; a second one changes nothing."""
     from squall.engine import Run
 
     async def main() -> Outcome:
-        run = Run(experiment, state=state or State.default(), chooser=Chooser(INJECTORS, Host.look()), listeners=heard)
+        run = Run(
+            experiment, state=state or State.default(), chooser=Chooser(INJECTORS, Host.look()), listeners=heard,
+            on_samples=[told.take] if told is not None else [],
+            tracing=telemetry.tracing if telemetry is not None else None,
+        )  # fmt: skip
         if progress is not None:
             progress.follow(run)
         loop = asyncio.get_running_loop()
@@ -64,17 +71,27 @@ def execute(
         loop.run_in_executor(None, _load_reports)
         return await run.execute()
 
+    quiet = quiet or (telemetry is not None and telemetry.lines == "-")
     progress = None if quiet else _progress(panel)
     heard = [*listeners, *([progress.hear] if progress is not None else [])]
     try:
-        with progress or contextlib.nullcontext():
-            return asyncio.run(main())
+        with _telling(telemetry) as told:
+            if told is not None:
+                heard.append(told.hear)
+            with progress or contextlib.nullcontext():
+                return asyncio.run(main())
     except RuntimeError as error:
         if "start new thread" not in str(error):
             raise
         raise CannotInject(
             "no more threads or processes can be started (see `ulimit -u`); the guardian undoes what was on, if anything was"
         ) from None
+
+
+def _telling(telemetry: Wanted | None) -> contextlib.AbstractContextManager[Telling | None]:
+    from squall.cli.telemetry import telling
+
+    return telling(telemetry, lambda line: click.echo(f"squall: {line}", err=True))
 
 
 def _progress(panel: Extra | None) -> Progress:

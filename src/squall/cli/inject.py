@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from squall.cli import telemetry
 from squall.cli.printing import json_option
 from squall.errors import InputError
 
@@ -124,6 +125,7 @@ def _command(tag: str) -> click.Command:
         click.Option(["--seed"], type=_Seed(0, 2**63 - 1), default=0, show_default=True, metavar="NUMBER", help="Decides every draw."),
         click.Option(["--dry-run"], is_flag=True, help="Print targets, mechanisms, steps and undos; touch nothing."),
         click.Option(["--quiet", "-q"], is_flag=True, help="No progress."),
+        *telemetry.params(),
     ]  # fmt: skip
     built = click.Command(
         tag,
@@ -157,7 +159,8 @@ def _inject(tag: str, given: dict[str, Any]) -> None:
     if given["dry_run"]:
         show_plan(experiment, as_json=given["as_json"])
         return
-    finish(execute(experiment, quiet=given["quiet"]), as_json=given["as_json"])
+    outcome = execute(experiment, quiet=given["quiet"], telemetry=telemetry.asked(given))
+    finish(outcome, as_json=given["as_json"])
 
 
 def _duration(option: str, text: str, least: str, most: str) -> Duration:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from squall.cli import telemetry
 from squall.cli.printing import json_option
 
 __all__ = ["command"]
@@ -28,6 +29,7 @@ __all__ = ["command"]
     help="Where reports go, instead of the run's folder.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@telemetry.options
 @json_option
 def command(
     file: Path,
@@ -37,6 +39,7 @@ def command(
     report_dir: Path | None,
     quiet: bool,
     as_json: bool,
+    **told: str | None,
 ) -> None:
     """Run the experiment that FILE describes, watch it, undo it, judge it and write its report.
 
@@ -53,4 +56,5 @@ def command(
     if dry_run:
         show_plan(experiment, as_json=as_json)
         return
-    finish(execute(experiment, quiet=quiet), as_json=as_json, formats=formats or ("html",), into=report_dir)
+    outcome = execute(experiment, quiet=quiet, telemetry=telemetry.asked(told))
+    finish(outcome, as_json=as_json, formats=formats or ("html",), into=report_dir)
