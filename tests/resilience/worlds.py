@@ -107,6 +107,17 @@ class World:
         await asyncio.wait([task])
         return ended
 
+    async def together(self, *calls: Callable[[], Any]) -> None:
+        """Run all of these at once, to the end of the last."""
+        if self.library == "trio":
+            async with trio.open_nursery() as nursery:
+                for call in calls:
+                    nursery.start_soon(call)
+            return
+        async with asyncio.TaskGroup() as group:
+            for call in calls:
+                group.create_task(call())
+
 
 async def _awaited(call: Callable[[], Awaitable[T]]) -> T:
     return await call()

@@ -84,13 +84,17 @@ class RetryBudgetSpent(Rejected):
 
 
 class DeadlineExceeded(ResilienceError, TimeoutError):
-    """The call, or what it is part of, took longer than it was given."""
+    """The call, or what it is part of, took longer than it was given.
+
+    `seconds` is what it was given; `begun` is false when there was no time left to begin: nothing was sent.
+    """
 
     link = "timeout"
 
-    def __init__(self, message: str, *, dependency: str = "", seconds: float | None = None) -> None:
+    def __init__(self, message: str, *, dependency: str = "", seconds: float | None = None, begun: bool = True) -> None:
         super().__init__(message, dependency=dependency)
         self.seconds = seconds
+        self.begun = begun
 
 
 class GroupFailed(ResilienceError):
@@ -98,9 +102,9 @@ class GroupFailed(ResilienceError):
 
     link = "group"
 
-    def __init__(self, message: str, errors: dict[str, BaseException]) -> None:
-        super().__init__(message)
-        self.errors = errors
+    def __init__(self, message: str, errors: dict[str, BaseException] | None = None, *, dependency: str = "") -> None:
+        super().__init__(message, dependency=dependency)
+        self.errors = errors or {}
 
 
 @dataclass(frozen=True)

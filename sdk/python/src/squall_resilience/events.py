@@ -11,7 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import time
 
-__all__ = ["Event", "FellBack", "Listener", "Listeners", "RejectedCall", "Retried", "SettingsChanged", "StateChanged"]
+__all__ = [
+    "Event",
+    "FellBack",
+    "Listener",
+    "Listeners",
+    "RejectedCall",
+    "Retried",
+    "SettingsChanged",
+    "StateChanged",
+    "TimedOut",
+]
 
 logger = logging.getLogger("squall_resilience")
 
@@ -52,6 +62,14 @@ class Retried(Event):
     attempt: int
     wait: float
     error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedOut(Event):
+    """A call had no answer within `seconds`; `inherited` when that was what its caller had left, not its own limit."""
+
+    seconds: float
+    inherited: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

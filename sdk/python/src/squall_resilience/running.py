@@ -248,6 +248,6 @@ class _TrioScope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> bool:
-        caught = bool(self._scope.__exit__(kind, error, trace))
+        caught = self._scope.__exit__(kind, error, trace)  # also true of a block that ended without an error
         self.expired = self._scope.cancelled_caught
-        return caught
+        return bool(caught) and error is not None
