@@ -11,6 +11,7 @@ class ShipTheShop(BuildHookInterface[Any]):
     """Called by hatchling. An editable install must not hold a copy: it would be found twice, and grow old."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the shop to what a standard wheel holds."""
+        """Add the shop, and the patterns that it uses, to what a standard wheel holds."""
         if version == "standard":
             build_data["force_include"]["demo/shop"] = "squall/demo_shop"
+            build_data["force_include"]["sdk/python/src"] = "squall/demo_shop/sdk"

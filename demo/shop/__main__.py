@@ -38,6 +38,7 @@ class Supervisor:
         self.ports = {**PORTS, **{name: int(port) for name, port in options.port}}
         self.reached = dict(options.to)
         self.folder = folder
+        self.settings = options.settings
         self.children: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -64,6 +65,7 @@ class Supervisor:
     def _spawn(self, name: str) -> None:
         command = [sys.executable, "-E", "-s", "-S", str(HERE / f"shop-{name}"), "--data", str(self.folder)]
         command += ["--parent", str(os.getpid())]
+        command += ["--settings", self.settings] if self.settings else []
         fds = [self.fds[name]] if name in self.fds else []
         command += ["--fd", str(fds[0])] if fds else ["--port", str(self.ports[name])]
         for other, url in {**self.urls, **self.reached}.items():
@@ -100,6 +102,7 @@ def main() -> None:
     parser.add_argument("--port", **named, metavar="NAME=PORT", help="let a service listen on this port")
     parser.add_argument("--to", **named, metavar="NAME=URL", help="reach a service by this address, as of a proxy")
     parser.add_argument("--fd", **named, metavar="NAME=FD", help="a bound socket for a service, instead of a port")
+    parser.add_argument("--settings", help="a settings file that all services follow while they serve")
     parser.add_argument("--lifeline", action="store_true", help="run until standard input ends")
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

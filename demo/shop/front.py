@@ -1,14 +1,13 @@
 """The listening side of a service: one thread that takes connections, reads requests and answers what needs no worker.
 
-Requests go to the workers through a bounded queue; when that is full the answer is 503. `/health` and `/workers` are
-answered here, so they answer even when every worker is stuck.
+What a request needs a worker for is handed on. `/health`, `/workers` and `/metrics` are answered here, so they answer even
+when every worker is stuck.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import queue
 import selectors
 import socket
 from collections import deque
@@ -36,6 +35,8 @@ class Request:
     method: str
     path: str
     body: dict[str, Any]
+    headers: dict[str, str]
+    """By name in lower case."""
 
 
 @dataclass(eq=False)
@@ -58,9 +59,10 @@ class Connection:
 
     def answer(self, answer: Answer) -> bool:
         """Send an answer; whether the connection can go on to be used."""
-        content = json.dumps(answer.body).encode()
+        content = answer.content
+        more = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
         head = (
-            f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\nContent-Type: application/json\r\n"
+            f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\nContent-Type: {answer.kind}\r\n{more}"
             f"Content-Length: {len(content)}\r\nConnection: {'keep-alive' if self.keep else 'close'}\r\n\r\n"
         )
         try:
@@ -100,7 +102,7 @@ class Connection:
             body = None
         if not isinstance(body, dict):
             return Answer(400, {"error": "the body must be a JSON object"})
-        return Request(words[0], words[1].partition("?")[0], body)
+        return Request(words[0], words[1].partition("?")[0], body, headers)
 
 
 class Front:
@@ -109,11 +111,10 @@ class Front:
     def __init__(
         self,
         listener: socket.socket,
-        jobs: queue.Queue[tuple[Connection, Request]],
         at_once: Callable[[Request], Answer | None],
-        refused: Callable[[], None],
+        hand_on: Callable[[Connection, Request], None],
     ) -> None:
-        self._listener, self._jobs, self._at_once, self._refused = listener, jobs, at_once, refused
+        self._listener, self._at_once, self._hand_on = listener, at_once, hand_on
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
         self._returned: deque[Connection] = deque()
@@ -202,13 +203,8 @@ class Front:
                 answer = self._at_once(request)
             if answer is None and isinstance(request, Request):
                 self._unwatch(connection)
-                try:
-                    self._jobs.put_nowait((connection, request))
-                except queue.Full:
-                    self._refused()
-                    answer = Answer(503, {"error": "every worker is busy and the queue is full"})
-                else:
-                    return
+                self._hand_on(connection, request)
+                return
             if answer is not None and not connection.answer(answer):
                 self._close(connection)
                 return

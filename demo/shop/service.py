@@ -1,26 +1,73 @@
-"""What the five services share: a fixed pool of workers behind a front, routes, a store, and how they find each other."""
+"""What the five services share: pools of workers behind a front, routes, a store, and how they reach each other.
+
+All that makes a service ride out a fault is in `Service.dependency` (what a call goes through) and `Service._pools` (who
+gets a worker). Both are bare until the shop's settings file says otherwise, and follow it while they serve.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
-import queue
 import signal
 import socket
 import sys
-import threading
+import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from client import Answer, CallFailed
-from front import Connection, Front, Request
-from store import Store
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(folder) for folder in (HERE / "sdk", HERE.parents[1] / "sdk/python/src") if folder.is_dir()]
 
-__all__ = ["Answer", "Request", "Service"]
+from client import Answer, CallFailed, Dependency, call  # noqa: E402 - they need the SDK
+from front import Connection, Front, Request  # noqa: E402
+from squall_resilience import deadline  # noqa: E402
+from squall_resilience.errors import Overloaded  # noqa: E402
+from squall_resilience.metrics import registry  # noqa: E402
+from squall_resilience.policy.live import LiveSettings  # noqa: E402
+from squall_resilience.policy.watching import watch  # noqa: E402
+from squall_resilience.server.pools import PoolSettings, PoolsSettings, PriorityPools, retry_after_header  # noqa: E402
+from squall_resilience.settings import Settings, count, seconds  # noqa: E402
+from store import Store  # noqa: E402
+
+__all__ = ["Answer", "CallFailed", "Request", "Service", "call"]
 
 Handler = Callable[[Request], Answer]
 PR_SET_PDEATHSIG = 1
+SERVER_ERROR = 500
+
+
+@dataclass(frozen=True)
+class Serving(Settings):
+    """A service's section of the settings file: how many requests are handled at once, and which."""
+
+    workers: int = count(16, 1, 1000)
+    waiting: int = count(64, 0, 10_000)
+    """Requests that may wait for a worker."""
+    wait: float = seconds(3600.0, 0.01, 3600.0)
+    """So long they may wait; then they are turned away."""
+    kept_for_high: int = count(0, 0, 1000)
+    """Workers that only requests with `X-Priority: high` get; with none, priorities do not matter."""
+
+    def pools(self) -> PoolsSettings:
+        """As the SDK's pools have it."""
+        rest = max(1, self.workers - self.kept_for_high)
+        return PoolsSettings(
+            pools={
+                "high": PoolSettings(workers=self.workers, sla=self.wait, waiting=self.waiting),
+                "default": PoolSettings(workers=rest, sla=self.wait, waiting=self.waiting),
+            },
+            total=self.workers,
+            shedding=False,
+        )
+
+
+@dataclass(frozen=True)
+class Step(Settings):
+    """What the settings in force are called, so that whoever wrote them sees when they are taken."""
+
+    step: str = ""
 
 
 class Service:
@@ -33,10 +80,20 @@ class Service:
         self.name = name
         self._options = _options(name, port, workers, waiting)
         self._routes: dict[tuple[str, str], Handler] = {}
-        self._jobs: queue.Queue[tuple[Connection, Request]] = queue.Queue(self._options.waiting)
-        self._lock = threading.Lock()
-        self._counts = {"busy": 0, "served": 0, "failed": 0, "refused": 0, "abandoned": 0}
+        self._serving = Serving(workers=self._options.workers, waiting=self._options.waiting)
+        self._pools = PriorityPools(name, self._serving.pools())
+        self._failed = self._abandoned = 0
+        self._step = Step()
+        self._live = LiveSettings(name, unknown="keep")
+        self._live.section(name, self._serving, self._serve_as)
         self._front: Front | None = None
+
+    def _is_at(self, step: Step) -> None:
+        self._step = step
+
+    def _serve_as(self, serving: Serving) -> None:
+        self._serving = serving
+        self._pools.configure(serving.pools())
 
     def store(self, schema: str) -> Store:
         """This service's own database, with its tables."""
@@ -44,10 +101,13 @@ class Service:
         folder.mkdir(parents=True, exist_ok=True)
         return Store(folder / f"{self.name}.db", schema)
 
-    def url(self, other: str, default_port: int) -> str:
-        """Where another service is: given as `--to NAME=URL`, else on its own default port."""
+    def dependency(
+        self, name: str, default_port: int, instead: Callable[[dict[str, object]], Answer] | None = None
+    ) -> Dependency:
+        """Another service: where it is (given as `--to NAME=URL`, else on its own default port), and how it is called."""
         given: dict[str, str] = dict(each.split("=", 1) for each in self._options.to)
-        return given.get(other, f"http://127.0.0.1:{default_port}").rstrip("/")
+        url = given.get(name, f"http://127.0.0.1:{default_port}").rstrip("/")
+        return Dependency(name, url, self._live, instead)
 
     def route(self, method: str, path: str) -> Callable[[Handler], Handler]:
         """Mark the handler of this method and path."""
@@ -63,9 +123,10 @@ class Service:
         if self._options.parent:
             _end_with(self._options.parent)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        self._front = Front(self._listener(), self._jobs, self._at_once, lambda: self._count("refused", 1))
-        for number in range(self._options.workers):
-            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True).start()
+        self._live.section("shop", self._step, self._is_at)  # the last to be told: when it is, all are
+        if self._options.settings:
+            watch(self._options.settings, self._live, period=0.1)
+        self._front = Front(self._listener(), self._at_once, self._hand_on)
         try:
             self._front.run()
         except KeyboardInterrupt:
@@ -84,35 +145,57 @@ class Service:
         return listener
 
     def _at_once(self, request: Request) -> Answer | None:
+        """What needs no worker."""
         if request.method == "GET" and request.path == "/health":
-            return Answer(200, {"service": self.name, "pid": os.getpid()})
+            return Answer(200, {"service": self.name, "pid": os.getpid(), "step": self._step.step})
         if request.method == "GET" and request.path == "/workers":
-            total, waiting = self._options.workers, self._jobs.qsize()
-            with self._lock:
-                return Answer(200, {"service": self.name, "total": total, "queue": waiting, **self._counts})
+            return Answer(200, {"service": self.name, **self._workers()})
+        if request.method == "GET" and request.path == "/metrics":
+            return Answer(200, text=registry.render(), kind="text/plain; version=0.0.4; charset=utf-8")
         if (request.method, request.path) not in self._routes:
             return Answer(404, {"error": f"{self.name} has no {request.method} {request.path}"})
         return None
 
-    def _count(self, what: str, by: int) -> None:
-        with self._lock:
-            self._counts[what] += by
+    def _workers(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for sample in self._pools.samples():
+            name = dict(sample.labels).get("outcome") or sample.name.removeprefix("resilience_pool_")
+            counts[name] = counts.get(name, 0) + int(sample.value)
+        return {
+            "total": self._serving.workers, "busy": counts["busy"], "queue": counts["waiting"],
+            "served": counts["served"] + counts["late"] - self._abandoned, "failed": self._failed,
+            "refused": counts["shed"], "abandoned": self._abandoned,
+        }  # fmt: skip
 
-    def _work(self) -> None:
-        front = self._front
-        while front is not None:
-            connection, request = self._jobs.get()
-            if connection.gone():  # nobody waits for this answer any more
-                self._count("abandoned", 1)
-                front.give_back(connection, usable=False)
-                continue
-            self._count("busy", 1)
+    def _hand_on(self, connection: Connection, request: Request) -> None:
+        """Have a worker handle it, or be turned away."""
+        arrived = time.monotonic()
+
+        def turn_away(error: Overloaded) -> None:
+            answer = Answer(503, {"error": str(error)}, headers={"Retry-After": retry_after_header(error)})
+            self._answer(connection, request, answer, arrived)
+
+        priority = request.headers.get("x-priority") if self._serving.kept_for_high else None
+        self._pools.submit(lambda: self._work(connection, request, arrived), priority=priority, shed=turn_away)
+
+    def _work(self, connection: Connection, request: Request, arrived: float) -> None:
+        assert self._front is not None  # noqa: S101 - nothing is handed on before it runs
+        if connection.gone():  # nobody waits for this answer any more
+            self._abandoned += 1
+            self._front.give_back(connection, usable=False)
+            return
+        left = deadline.from_headers(request.headers)
+        if left is None:
             answer = self._handle(request)
-            with self._lock:
-                self._counts["busy"] -= 1
-                self._counts["served"] += 1
-                self._counts["failed"] += answer.status >= 500  # noqa: PLR2004 - a server's own failure
-            front.give_back(connection, usable=connection.answer(answer))
+        else:
+            with deadline.within(left - (time.monotonic() - arrived)):
+                answer = self._handle(request)
+        self._failed += answer.status >= SERVER_ERROR
+        self._answer(connection, request, answer, arrived)
+
+    def _answer(self, connection: Connection, request: Request, answer: Answer, arrived: float) -> None:
+        assert self._front is not None  # noqa: S101 - as above
+        self._front.give_back(connection, usable=connection.answer(answer))
 
     def _handle(self, request: Request) -> Answer:
         try:
@@ -133,6 +216,7 @@ def _options(name: str, port: int, workers: int, waiting: int) -> argparse.Names
     parser.add_argument("--data", default="shop-data", help="folder of the databases (default: ./%(default)s)")
     parser.add_argument("--workers", type=int, default=workers, help="requests handled at once (default: %(default)s)")
     parser.add_argument("--waiting", type=int, default=waiting, help="requests that may wait (default: %(default)s)")
+    parser.add_argument("--settings", help="a file of settings, followed while it serves (default: none)")
     parser.add_argument("--to", action="append", default=[], metavar="NAME=URL", help="where another service is")
     parser.add_argument("--parent", type=int, help="end when the process with this pid, the parent, ends")
     return parser.parse_args()

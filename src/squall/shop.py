@@ -15,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ SERVICES = ("gateway", "order", "payment", "inventory", "notification")
 START_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 10.0
 ASK_SECONDS_MAX = 2.0
+APPLY_SECONDS_MAX = 5.0
 LOG_CHARACTERS_SHOWN = 2_000
 
 
@@ -62,6 +64,8 @@ class Books:
     paid: frozenset[int]
     reserved: frozenset[int]
     taken: int
+    errands: int = 0
+    """What payment has promised or given up and inventory does not know yet."""
 
     def complaints(self) -> list[str]:
         """What does not add up, once nothing is under way; empty when all is well."""
@@ -74,8 +78,11 @@ class Books:
             found.append(f"{len(loose)} orders are either paid or reserved, not both, the first is {min(loose)}")
         if unasked := self.paid - self.confirmed:
             found.append(f"{len(unasked)} orders are paid but not confirmed, the first is {min(unasked)}")
-        if self.orders.get("open"):
-            found.append(f"{self.orders['open']} orders are still open")
+        for state in ("open", "unsure"):
+            if count := self.orders.get(state):
+                found.append(f"{count} orders are still {state}")
+        if self.errands:
+            found.append(f"payment has still {self.errands} things to tell inventory")
         return found
 
 
@@ -108,6 +115,8 @@ class Shop:
         self.folder = Path(tempfile.mkdtemp(prefix="squall-shop-"))
         self._cleanup.callback(shutil.rmtree, self.folder, ignore_errors=True)
         command = [sys.executable, "-E", "-s", "-S", str(_sources()), "--lifeline", "--data", str(self.folder)]
+        self._settings.write_text("{}")
+        command += ["--settings", str(self._settings)]
         for name, bound in self._sockets.items():
             command += ["--fd", f"{name}={bound.fileno()}"]
         if self.inventory_url is not None:
@@ -159,16 +168,41 @@ class Shop:
     ) -> None:
         self.stop()
 
+    @property
+    def _settings(self) -> Path:
+        return self.folder / "settings.json"
+
+    def apply(self, settings: dict[str, Any]) -> None:
+        """Write the settings file that all services follow, and wait until each has taken it; none is restarted.
+
+        `settings["shop"]["step"]` names them; SquallError when a service does not say that name within 5 s.
+        """
+        written = self._settings.with_suffix(".new")
+        written.write_text(json.dumps(settings, indent=2))
+        written.replace(self._settings)
+        step = settings["shop"]["step"]
+        deadline = time.monotonic() + APPLY_SECONDS_MAX
+        for name in SERVICES:
+            while (self._ask(name, "/health") or {}).get("step") != step:
+                if time.monotonic() > deadline:
+                    raise SquallError(f"shop-{name} did not take the settings of step {step!r}; see {self._settings}")
+                time.sleep(0.02)
+
     def pool(self, service: str) -> Pool | None:
         """The service's workers now; None when it does not answer within 2 s (it is stalled itself)."""
+        answer = self._ask(service, "/workers")
+        return Pool(**answer) if answer is not None else None
+
+    def _ask(self, service: str, path: str) -> dict[str, Any] | None:
         host, _, port = self.urls[service].removeprefix("http://").partition(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=ASK_SECONDS_MAX)
         try:
-            connection.request("GET", "/workers")
+            connection.request("GET", path)
             answer: dict[str, Any] = json.loads(connection.getresponse().read())
-            return Pool(**answer)
         except (OSError, http.client.HTTPException, ValueError):
             return None
+        else:
+            return answer
         finally:
             connection.close()
 
@@ -182,9 +216,10 @@ class Shop:
         return Books(
             orders=orders,
             confirmed=frozenset(order for order, state in states if state == "confirmed"),
-            paid=frozenset(order for (order,) in self._rows("payment", "SELECT order_id FROM payments")),
+            paid=frozenset(order for (order,) in self._rows("payment", "SELECT order_id FROM payments WHERE state = 'paid'")),
             reserved=frozenset(order for (order,) in self._rows("inventory", "SELECT order_id FROM reservations")),
             taken=stock[0][0],
+            errands=self._rows("payment", "SELECT COUNT(*) FROM errands")[0][0],
         )
 
     def _rows(self, service: str, query: str) -> list[tuple[Any, ...]]:

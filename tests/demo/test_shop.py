@@ -139,7 +139,8 @@ def test_a_service_that_cannot_be_reached_is_a_502_and_the_order_fails() -> None
         unused.bind(("127.0.0.1", 0))
         with Shop(inventory_url=f"http://127.0.0.1:{unused.getsockname()[1]}") as shop:
             assert order(shop)[0] == 502
-            assert shop.books().orders == {"failed": 1}
+            wait_for(lambda: shop.books().orders == {"failed": 1})  # as soon as it is settled with payment
+            assert shop.books().errands == 1, "inventory will be told, once it can be reached, that nothing is reserved"
 
 
 class SlowRoute(threading.Thread):
