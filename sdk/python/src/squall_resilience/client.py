@@ -21,15 +21,15 @@ class ClientSettings(Settings):
     a deadline does; each wait is also cut to what is left of the deadline.
     """
 
-    connect: float = seconds(3.0, low=0.001, high=600.0)
+    connect_timeout: float = seconds(3.0, low=0.001, high=600.0)
     """To be connected, TLS included."""
-    read: float = seconds(3.0, low=0.001, high=600.0)
+    read_timeout: float = seconds(3.0, low=0.001, high=600.0)
     """Between two pieces of an answer."""
-    write: float = seconds(3.0, low=0.001, high=600.0)
+    write_timeout: float = seconds(3.0, low=0.001, high=600.0)
     """Between two pieces of a request."""
-    wait: float = seconds(3.0, low=0.0, high=600.0)
+    pool_timeout: float = seconds(3.0, low=0.0, high=600.0)
     """For a free connection when the pool has none."""
-    pool: int = count(100, low=1, high=65_535)
+    connections: int = count(100, low=1, high=65_535)
     """Connections in all."""
     per_host: int = count(100, low=1, high=65_535)
     """Connections to one host and port."""
@@ -38,8 +38,8 @@ class ClientSettings(Settings):
 
     def conflicts(self) -> list[Problem]:
         """More connections to one host than in all."""
-        if self.per_host > self.pool:
-            return [Problem("per_host", str(self.per_host), f"at most what `pool` allows in all, {self.pool}")]
+        if self.per_host > self.connections:
+            return [Problem("per_host", str(self.per_host), f"at most what `connections` allows in all, {self.connections}")]
         return []
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "ResilienceError",
     "RetryBudgetSpent",
     "SettingsError",
+    "origin_of",
 ]
 
 
@@ -105,6 +106,16 @@ class GroupFailed(ResilienceError):
     def __init__(self, message: str, errors: dict[str, BaseException] | None = None, *, dependency: str = "") -> None:
         super().__init__(message, dependency=dependency)
         self.errors = errors or {}
+
+
+def origin_of(error: BaseException, *dependencies: str) -> str:
+    """The link of a chain at which this error ended the call: "breaker"; "transport" for what is no pattern's own.
+
+    With `dependencies`: also for a pattern's error about another one, which came out of the call itself.
+    """
+    if isinstance(error, ResilienceError) and error.link:
+        return error.link if not dependencies or error.dependency in {"", *dependencies} else "transport"
+    return "transport"
 
 
 @dataclass(frozen=True)

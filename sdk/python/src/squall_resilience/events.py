@@ -65,6 +65,24 @@ class Retried(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recovered(Event):
+    """A call went well after `attempts` attempts: the fault of those before went no further. `origin`: see `origin_of`."""
+
+    attempts: int
+    error: str
+    origin: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaveUp(Event):
+    """A call that failed is not sent again: `cause` is "attempts", "budget", "deadline" or "not_idempotent"."""
+
+    attempts: int
+    cause: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TimedOut(Event):
     """A call had no answer within `seconds`; `inherited` when that was what its caller had left, not its own limit."""
 
@@ -79,6 +97,8 @@ class FellBack(Event):
     answer: str
     age: float
     error: str
+    origin: str = ""
+    """The link at which the call had been ended: see `origin_of`."""
 
 
 @dataclass(frozen=True, kw_only=True)

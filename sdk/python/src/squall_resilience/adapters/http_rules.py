@@ -25,7 +25,7 @@ SECONDS_MAX = 86_400.0
 R = TypeVar("R")
 
 
-class FailedAnswer(Exception, Generic[R]):  # noqa: N818 - it is an answer; nobody outside of a chain sees it
+class FailedAnswer(Exception, Generic[R]):
     """An answer that counts as a failure, with the library's own response.
 
     `retry_after` is what its Retry-After header asks for, in seconds; None when it asks for nothing.

@@ -82,7 +82,7 @@ class ResizablePool(QueuePool):
             surplus = idle.resize(settings.size)
             self._overflow = in_all - len(surplus) - settings.size
         self._timeout = settings.wait
-        self._recycle = settings.recycle
+        self._recycle = round(settings.recycle)
         for entry in surplus:
             entry.close()
 

@@ -85,7 +85,10 @@ class LiveSettings:
         for policy in policies:
             source = policy.configure
             self._register(
-                f"{DEPENDENCIES}.{policy.dependency}", policy.settings, lambda new, to=source: to(new, self._source), tells=False
+                f"{DEPENDENCIES}.{policy.dependency}",
+                policy.settings,
+                lambda new, to=source: to(new, self._source),
+                tells=False,
             )
 
     def pool(self, name: str, settings: S, configure: Callable[[S], object]) -> None:
@@ -150,7 +153,9 @@ class LiveSettings:
                     continue
                 for name in below:
                     if name not in known:
-                        yield Problem(f"{top}.{name}", "this name", f"one of {', '.join(known) or 'none: none is there'}")
+                        yield Problem(
+                            f"{top}.{name}", "this name", f"one of {', '.join(known) or 'none: none is there'}"
+                        )
 
     def apply(self, document: object, source: str = "settings") -> tuple[str, ...]:
         """Make a whole document true, and say the paths of what changed.

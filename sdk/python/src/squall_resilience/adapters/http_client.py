@@ -1,0 +1,184 @@
+"""A small HTTP client on the standard library's `http.client`, through a policy for each host.
+
+Connections are kept and bounded (`ClientSettings`), every wait is cut to what is left of the deadline, the deadline and the
+trace go along in headers, and answers that are failures (5xx, 429) are failures for the policy while the caller gets
+them as what they are: answers.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+from squall_resilience.adapters.connections import Connections, Lease, Place, PoolTimeout
+from squall_resilience.adapters.http_rules import FailedAnswer, HttpRules, retry_after_seconds
+from squall_resilience.adapters.policies import PolicyFor, Routes
+from squall_resilience.client import ClientSettings
+from squall_resilience.propagation import outgoing
+
+if TYPE_CHECKING:
+    import ssl
+    from types import TracebackType
+
+__all__ = ["Answer", "AnswerTooLarge", "HttpClient", "PoolTimeout", "Request"]
+
+BODY_BYTES_MAX = 64 * 1024 * 1024
+_PORTS = {"http": 80, "https": 443}
+
+
+class AnswerTooLarge(http.client.HTTPException):
+    """The answer's body is longer than the client takes."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is sent, as often as the policy says."""
+
+    method: str
+    place: Place
+    target: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    repeatable: bool = True
+    """Whether sending it twice does no harm."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, whole."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was done: any 2xx."""
+        return 200 <= self.status < 300  # noqa: PLR2004 - what 2xx means
+
+    def json(self) -> Any:
+        """The body as JSON. Raises ValueError when it is none."""
+        return json.loads(self.body)
+
+
+class HttpClient:
+    """Calls services over HTTP; one for a process, safe from any thread, a context manager that closes at its end.
+
+    `policies` says which policy a request goes through: one for all, a mapping of `host:port` or host to policies, or a
+    function of the URL; None, or a host that is not in it: straight to the transport.
+    """
+
+    def __init__(
+        self,
+        policies: PolicyFor = None,
+        settings: ClientSettings | None = None,
+        *,
+        rules: HttpRules | None = None,
+        context: ssl.SSLContext | None = None,
+        body_bytes_max: int = BODY_BYTES_MAX,
+    ) -> None:
+        self.settings = settings or ClientSettings()
+        self.rules = rules or HttpRules()
+        self.connections = Connections(self.settings, context)
+        self._body_bytes_max = body_bytes_max
+        self._routes: Routes[Callable[[Request], Answer]] = Routes(
+            policies, lambda policy: policy.wrap_sync(self._send), self._send
+        )
+
+    def configure(self, settings: ClientSettings) -> None:
+        """Take other time-outs and pool sizes, for a section of a settings file."""
+        self.settings = settings
+        self.connections.configure(settings)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        data: Any = None,
+    ) -> Answer:
+        """Send a request and read the whole answer, whatever its status; `data` is sent as JSON.
+
+        Raises what the policy rejects with (`Rejected`, `DeadlineExceeded`), PoolTimeout, OSError for what the network
+        does, http.client.HTTPException for what is no HTTP, ValueError for a URL that is none.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in _PORTS or not parts.hostname:
+            raise ValueError(f"{url!r} is no http:// or https:// URL")
+        sent = {name.lower(): value for name, value in (headers or {}).items()}
+        if data is not None:
+            body = json.dumps(data).encode()
+            sent.setdefault("content-type", "application/json")
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        place = Place(parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme])
+        repeatable = self.rules.may_repeat(method, sent)
+        through = self._routes.of(place.scheme, place.host, place.port)
+        try:
+            return through(Request(method, place, target, sent, body, repeatable))
+        except FailedAnswer as failed:
+            answer = failed.response
+            assert isinstance(answer, Answer)  # noqa: S101 - made below
+            return answer
+
+    def _send(self, request: Request) -> Answer:
+        answer = self._exchange(request)
+        if self.rules.fails(answer.status):
+            raise FailedAnswer(answer, answer.status, retry_after_seconds(answer.headers.get("retry-after")))
+        return answer
+
+    def _exchange(self, request: Request) -> Answer:
+        """One request and its answer; once more where a kept connection turns out to be closed by the other side."""
+        lease = self.connections.take(request.place)
+        try:
+            answer, keep = self._over(lease, request)
+        except (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected):
+            self.connections.drop(lease)
+            if not (lease.reused and request.repeatable):
+                raise
+        except BaseException:
+            self.connections.drop(lease)
+            raise
+        else:
+            (self.connections.give_back if keep else self.connections.drop)(lease)
+            return answer
+        return self._exchange_anew(request)
+
+    def _exchange_anew(self, request: Request) -> Answer:
+        lease = self.connections.take_new(request.place)
+        try:
+            answer, keep = self._over(lease, request)
+        except BaseException:
+            self.connections.drop(lease)
+            raise
+        (self.connections.give_back if keep else self.connections.drop)(lease)
+        return answer
+
+    def _over(self, lease: Lease, request: Request) -> tuple[Answer, bool]:
+        connection = lease.connection
+        assert connection is not None  # noqa: S101 - `take` has opened it
+        headers = {**request.headers, **outgoing(request.headers)}
+        connection.request(request.method, request.target, request.body, headers)
+        with connection.getresponse() as response:
+            body = response.read(self._body_bytes_max + 1)
+            if len(body) > self._body_bytes_max:
+                raise AnswerTooLarge(f"the answer is longer than {self._body_bytes_max} bytes")
+            keep = not response.will_close and response.isclosed()
+            return Answer(response.status, response.msg, body), keep
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.connections.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
