@@ -24,6 +24,7 @@ _FORMS = {
     "container": ("container:NAME",),
     "netns": ("netns:NAME",),
     "route": ('"route:LISTEN->UPSTREAM"',),
+    "middleware": ("middleware:NAME",),
 }
 """How each kind of target is written; in quotes where a shell would take the > for itself."""
 _PROBES = "What must go on working: an http(s) URL or a TCP address; may be given several times."
@@ -84,7 +85,7 @@ def parse_target(text: str) -> dict[str, Any]:
         return {"process": {kind: int(value)}}
     if kind in ("command", "unit") and value:
         return {"process": {kind: value}}
-    if kind in ("cgroup", "container", "netns") and value:
+    if kind in ("cgroup", "container", "netns", "middleware") and value:
         return {kind: value}
     if kind == "route" and "->" in value:
         listen, _, upstream = value.partition("->")

@@ -10,7 +10,7 @@ from squall.faults.process import Crash, Kill, Pause
 from squall.faults.tcp import Down
 from squall.kernel import proc
 from squall.probes.spec import ProcessQuery
-from squall.targets import CgroupTarget, NetnsTarget, ProcessTarget, RouteTarget
+from squall.targets import CgroupTarget, MiddlewareTarget, NetnsTarget, ProcessTarget, RouteTarget
 from squall.units import Duration, Ratio
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ def derived_expectations(planned: Iterable[PlannedFault]) -> tuple[Expectation, 
             elif isinstance(target, CgroupTarget | NetnsTarget):
                 for one in _of_group(target):
                     found.setdefault(one.name, one)
+            elif isinstance(target, MiddlewareTarget):
+                for one in _of_pids(list(target.pids)):
+                    found.setdefault(one.name, one)
             elif isinstance(target, RouteTarget) and not isinstance(fault.step.fault, Down):
                 name = f"answers-{target.listen.rpartition(':')[2]}"  # through the route, as its clients go
                 found.setdefault(name, _answers(name, target.listen))
@@ -65,9 +68,14 @@ def _of_process(target: ProcessTarget, fault: Fault) -> Iterator[Expectation]:
 
 def _of_group(target: CgroupTarget | NetnsTarget) -> Iterator[Expectation]:
     """The first process that is in it stands for it: what it starts may end as it likes."""
-    stats = [stat for pid in target.processes() if (stat := proc.read_stat(pid)) is not None and not stat.gone]
-    if not stats:
+    found = list(_of_pids(target.processes()))
+    if not found:
         raise TargetError(f"there is no process in {target.label}, so nothing could be watched: name a probe")
+    yield from found
+
+
+def _of_pids(pids: list[int]) -> Iterator[Expectation]:
+    stats = [stat for pid in pids if (stat := proc.read_stat(pid)) is not None and not stat.gone]
     stats.sort(key=lambda stat: (stat.start_ticks, stat.pid))
     for stat in stats[:1]:
         yield Expectation(

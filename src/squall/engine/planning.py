@@ -24,6 +24,7 @@ from squall.targets import (
     Target,
     find_cgroup,
     find_containers,
+    find_middleware,
     find_netns,
     find_processes,
     group_protection,
@@ -77,6 +78,8 @@ def resolve(targets: Targets, seed: str, protected: Protected) -> tuple[int, lis
         found = list(find_containers(targets.container))
     elif targets.netns is not None:
         found = [find_netns(targets.netns)]
+    elif targets.middleware is not None:
+        found = [find_middleware(targets.middleware)]
     else:
         assert targets.process is not None  # noqa: S101 - the model allows exactly one
         query = targets.process

@@ -45,8 +45,6 @@ _LATER_KINDS = {
     "Simulation": "",
     "FaultPolicy": "",
 }
-_LATER_KEYS = {"targets": ("middleware",)}
-"""Keys of the document that are planned, by what holds them: known by name, so not taken for a slip of the pen."""
 
 _ENVELOPE = ("apiVersion", "kind", "metadata", "spec")
 
@@ -214,9 +212,6 @@ def _unknown(problem: Problem) -> Problem:
     if problem.path[:-1] == ("spec",):
         allowed = ", ".join(key for key in problem.allowed.split(", ") if key != "name")
         return Problem(problem.place, problem.path, problem.what, allowed, problem.nearest)
-    for holder, keys in _LATER_KEYS.items():
-        if problem.path[-1] in keys and holder in problem.path[-3:-1]:
-            return Problem(problem.place, problem.path, "is not in this version of Squall yet", problem.allowed)
     return problem
 
 

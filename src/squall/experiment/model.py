@@ -129,6 +129,8 @@ class Targets(FrozenModel):
     """A network namespace's name (`ip netns`, Docker's) or path, such as /proc/PID/ns/net; never the machine's own."""
     route: RouteSelector | None = None
     """A way into a service through the proxy."""
+    middleware: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] | None = None
+    """A chaos middleware inside running services, by its name."""
     mode: Literal["one", "all", "fixed", "fixed-percent", "random-max-percent"] | None = None
     """How many of the matches; needed where there are several."""
     value: CountOrShare | None = None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FAULTS", "Fault", "TargetKind", "fault_model", "fault_types", "parse_fault"]
 
-TargetKind = Literal["process", "cgroup", "container", "netns", "route"]
+TargetKind = Literal["process", "cgroup", "container", "netns", "route", "middleware"]
 """What a fault can happen to, in the spelling of a document's `targets`. A container is a cgroup: who takes one, takes both."""
 
 FAULTS: dict[str, type[Fault]] = {}

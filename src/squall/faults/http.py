@@ -14,6 +14,8 @@ from squall.units import Duration, Ratio, Within
 __all__ = ["Abort", "Degrade", "Delay", "HttpFault", "Patch", "Replace"]
 
 _TARGETS = ("route", "process", "cgroup", "netns")
+_INSIDE_TOO = (*_TARGETS, "middleware")
+"""What a middleware in the service can do as well: it sees requests, and answers in the handler's place."""
 _HUNDRED = Ratio.parse("100%")
 Headers = FrozenMapping[Annotated[str, Field(min_length=1, max_length=256)], str]
 Status = Annotated[int, Field(ge=200, le=599)]
@@ -32,7 +34,7 @@ class HttpFault(ConnectionFault):
     """The share of matching requests that are hit; drawn for each request from the experiment's seed."""
 
 
-class Delay(HttpFault, type="http.delay", targets=_TARGETS):
+class Delay(HttpFault, type="http.delay", targets=_INSIDE_TOO):
     """Matching requests reach the service late, or (`on: response`) its answers come back late."""
 
     delay: Annotated[Duration, Within("0s", "1h")]
@@ -43,8 +45,8 @@ class Delay(HttpFault, type="http.delay", targets=_TARGETS):
     """What is late: the request on its way to the service, or the response on its way back."""
 
 
-class Abort(HttpFault, type="http.abort", targets=_TARGETS):
-    """Matching requests are answered with an error by the proxy and never reach the service."""
+class Abort(HttpFault, type="http.abort", targets=_INSIDE_TOO):
+    """Matching requests are answered with an error by the proxy, or by the middleware in the service, and never reach its handlers."""
 
     status: Status = 503
     """The answer's status."""

@@ -13,6 +13,7 @@ from squall.injectors.file_limit import FileLimitInjector
 from squall.injectors.hijack import HijackInjector
 from squall.injectors.line import LineInjector
 from squall.injectors.lsm import SecurityHookInjector
+from squall.injectors.middleware import MiddlewareInjector
 from squall.injectors.netem import HtbInjector, NetemInjector
 from squall.injectors.network import NetworkFilterInjector
 from squall.injectors.pause import PauseInjector
@@ -52,5 +53,6 @@ INJECTORS: tuple[Injector, ...] = (
     ProxyInjector(),
     NetworkFilterInjector(),
     HijackInjector(),
+    MiddlewareInjector(),
 )
 """Every mechanism that there is; the chooser decides between those that can make the same fault real."""

@@ -9,6 +9,7 @@ from squall.targets.cgroup import CgroupTarget, find_cgroup
 from squall.targets.container import find_containers
 from squall.targets.identity import ProcessIdentity
 from squall.targets.limits import Protected, group_protection, protection
+from squall.targets.middleware import MiddlewareTarget, find_middleware
 from squall.targets.netns import NetnsTarget, find_netns
 from squall.targets.process import ProcessTarget, find_processes
 from squall.targets.route import RouteTarget
@@ -16,6 +17,7 @@ from squall.targets.selection import Mode, pick
 
 __all__ = [
     "CgroupTarget",
+    "MiddlewareTarget",
     "Mode",
     "NetnsTarget",
     "ProcessIdentity",
@@ -25,6 +27,7 @@ __all__ = [
     "Target",
     "find_cgroup",
     "find_containers",
+    "find_middleware",
     "find_netns",
     "find_processes",
     "group_protection",
