@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/textproto"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -26,9 +28,12 @@ const checkEvery = 250 * time.Millisecond
 
 // Chaos decides about the requests of one service. It is safe for concurrent use.
 type Chaos struct {
+	codes    bool // whether its answers are gRPC's
+	killed   bool // by SQUALL_CHAOS=off
 	plan     atomic.Pointer[plan]
 	eligible atomic.Uint64
-	control  *control
+	refused  atomic.Uint64
+	control  *control // nil when killed
 	closed   atomic.Bool
 	wall     func() time.Time // the tests have their own where time matters
 }
@@ -36,9 +41,11 @@ type Chaos struct {
 // plan is what the settings come to.
 type plan struct {
 	Settings
-	own              *source
-	logger           *slog.Logger
-	delayed, aborted *atomic.Uint64
+	own    *source
+	logger *slog.Logger
+	counts *injections
+	end    int64 // of the service's own chaos, in ns of the boot clock
+	ended  atomic.Bool
 }
 
 // Headers are a request's header fields by name, in any case; http.Header is one.
@@ -85,74 +92,112 @@ func (v Verdict) Headers(each func(name, value string)) {
 	}
 }
 
-// New makes the chaos of one service; [Chaos.Close] ends it. The error says everything that is wrong with the settings.
+// New makes the chaos of one HTTP service; [Chaos.Close] ends it. The error is a *SettingsError that says everything that
+// is wrong. With SQUALL_CHAOS=off in the environment it never hits, and no experiment sees it.
 func New(settings Settings) (*Chaos, error) {
-	c := &Chaos{wall: time.Now}
+	return newChaos(settings, false, time.Now)
+}
+
+// NewForGRPC is New for a service of gRPC, where AbortStatus may be a code from 1 to 16 too.
+func NewForGRPC(settings Settings) (*Chaos, error) {
+	return newChaos(settings, true, time.Now)
+}
+
+func newChaos(settings Settings, codes bool, wall func() time.Time) (*Chaos, error) {
+	c := &Chaos{codes: codes, killed: strings.EqualFold(os.Getenv(killVariable), "off"), wall: wall}
 	if err := c.install(settings); err != nil {
 		return nil, err
 	}
-	name := ""
-	if settings.Driven {
-		name = settings.Name
+	if !c.killed {
+		name := ""
+		if settings.Driven {
+			name = settings.target()
+		}
+		c.control = controlFor(name, c.plan.Load().logger)
 	}
-	c.control = controlFor(name, c.plan.Load().logger)
 	return c, nil
 }
 
-// Configure puts other settings in force, from the next request on; counts go on. Name and Driven stay as they were made:
-// others are an error, as is whatever New refuses, and then the old settings stay.
+// Configure puts other settings in force, from the next request on; draws go on where they were. Driven and what the
+// middleware is called stay as they were made: others are an error, as is whatever New refuses, and the old settings stay.
 func (c *Chaos) Configure(settings Settings) error {
-	if old := c.plan.Load(); settings.Name != old.Name || settings.Driven != old.Driven {
-		return fmt.Errorf("squallchaos: Name %q and Driven %t stay as they were made; make another Chaos", old.Name, old.Driven)
+	old := c.plan.Load()
+	if settings.Driven != old.Driven || settings.Driven && settings.target() != old.target() {
+		return &SettingsError{[]Problem{{
+			Setting: "driven", Said: fmt.Sprintf("%t as %q", settings.Driven, settings.target()),
+			Allowed: fmt.Sprintf("%t as %q: it stays as it was made", old.Driven, old.target()),
+		}}}
 	}
 	return c.install(settings)
 }
 
 func (c *Chaos) install(settings Settings) error {
-	if err := settings.Validate(); err != nil {
+	if err := settings.check(c.codes); err != nil {
 		return err
 	}
 	settings.Header = textproto.CanonicalMIMEHeaderKey(settings.Header)
 	logger := settings.Logger
 	if logger == nil {
-		logger = slog.New(slog.NewJSONHandler(os.Stderr, nil))
+		logger = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: asTheProtocolHasIt}))
 	}
-	c.plan.Store(&plan{
+	made := &plan{
 		Settings: settings,
 		own:      ownSource(settings, &c.eligible),
 		logger:   logger,
-		delayed:  injected.counter(settings.Service, Delay),
-		aborted:  injected.counter(settings.Service, Abort),
-	})
+		counts:   injectionsOf(settings.Service),
+		end:      math.MaxInt64,
+	}
+	if left := settings.Until.Sub(c.wall()); settings.Enabled && left < time.Duration(math.MaxInt64-bootNow()) {
+		made.end = bootNow() + int64(left)
+	}
+	c.plan.Store(made)
 	return nil
 }
 
 // Close ends the registration with Squall; from then on requests are left alone. Closing again does nothing.
 func (c *Chaos) Close() {
-	if !c.closed.Swap(true) {
+	if !c.closed.Swap(true) && c.control != nil {
 		c.control.release()
 	}
+}
+
+// Refused is how many requests carried the header, but not as the secret asks.
+func (c *Chaos) Refused() uint64 {
+	return c.refused.Load()
 }
 
 // Decide says what shall become of a request, and counts it as one of those that there was something to decide about.
 // What it says happens by [Chaos.Inject].
 func (c *Chaos) Decide(request Request) Verdict {
+	var verdict Verdict
 	plan := c.plan.Load()
-	if c.closed.Load() || !plan.Driven && !plan.Enabled && plan.Edge == Honour {
-		return Verdict{}
+	if (plan.Enabled || plan.Driven) && !c.killed && !c.closed.Load() {
+		verdict = c.consider(plan, &request)
 	}
+	if plan.Edge == Strip && len(request.Headers.Values(plan.Header)) > 0 {
+		verdict.Strip = plan.Header
+	}
+	return verdict
+}
+
+func (c *Chaos) consider(plan *plan, request *Request) Verdict {
 	outside := c.control.now()
 	if outside.off {
 		return Verdict{}
 	}
 	driving := outside.driving()
-	asked := asking{plan: plan, request: &request}
+	asked := asking{plan: plan, request: request}
 	verdict := c.first(driving, &asked)
-	if plan.Edge == Strip && len(request.Headers.Values(plan.Header)) > 0 {
-		verdict.Strip = plan.Header
+	if asked.refused {
+		c.refused.Add(1)
+		plan.counts.refused.Add(1)
 	}
 	if plan.Driven && (len(driving) > 0 || asked.refused) {
-		c.control.live.note(len(driving) > 0, asked.refused, verdict)
+		byExperiment := verdict
+		if verdict.Fault() == "" {
+			byExperiment = Verdict{}
+		}
+		c.control.live.note(len(driving) > 0, asked.refused, byExperiment)
 	}
 	return verdict
 }
@@ -164,10 +209,22 @@ func (c *Chaos) first(driving []*source, asked *asking) Verdict {
 			return verdict
 		}
 	}
-	if asked.plan.Enabled && c.wall().Before(asked.plan.Until) {
+	if asked.plan.isOn(c.wall) {
 		return c.by(asked.plan.own, asked)
 	}
 	return Verdict{}
+}
+
+// isOn says whether the service's own chaos is; once it has ended, it stays so (rule 3).
+func (p *plan) isOn(wall func() time.Time) bool {
+	if !p.Enabled || p.ended.Load() {
+		return false
+	}
+	if wall().Before(p.Until) && bootNow() < p.end {
+		return true
+	}
+	p.ended.Store(true)
+	return false
 }
 
 func (c *Chaos) by(each *source, asked *asking) Verdict {
@@ -194,15 +251,18 @@ func (a *asking) permits(header string, wall func() time.Time) bool {
 		return a.permit
 	}
 	a.known, a.permit = header, false
-	values := a.request.Headers.Values(header)
-	if len(values) == 0 {
-		return false
+	value := ""
+	if values := a.request.Headers.Values(header); len(values) > 0 {
+		value = strings.TrimSpace(values[0])
 	}
-	if a.plan.Secret == "" {
-		a.permit = switchesOn(values[0])
-	} else {
-		a.permit = signed(values[0], a.plan.Secret, wall())
-		a.refused = a.refused || !a.permit
+	switch {
+	case isOff(value):
+	case a.plan.Secret == "":
+		a.permit = true
+	case signed(value, a.plan.Secret, wall()):
+		a.permit = true
+	default:
+		a.refused = true
 	}
 	return a.permit
 }
@@ -214,11 +274,7 @@ func (c *Chaos) Inject(ctx context.Context, request Request, verdict Verdict) {
 		return
 	}
 	plan := c.plan.Load()
-	if verdict.Reason == Abort {
-		plan.aborted.Add(1)
-	} else {
-		plan.delayed.Add(1)
-	}
+	plan.counts.count(verdict.Reason)
 	end := plan.tell(ctx, request, verdict)
 	defer end()
 	if verdict.Reason == Delay {
@@ -246,12 +302,15 @@ func (c *Chaos) hold(ctx context.Context, verdict Verdict) {
 
 // stillOn says whether what holds a request back is still in force.
 func (c *Chaos) stillOn(held *source) bool {
+	if c.closed.Load() {
+		return false
+	}
 	outside, plan := c.control.now(), c.plan.Load()
-	if outside.off || c.closed.Load() {
+	if outside.off {
 		return false
 	}
 	if held.fault == "" {
-		return plan.Enabled && c.wall().Before(plan.Until)
+		return plan.isOn(c.wall)
 	}
 	for _, each := range outside.driving() {
 		if each.fault == held.fault {

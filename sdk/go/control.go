@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,11 +17,11 @@ const (
 	haltFile      = "HALT"
 )
 
-// A control is what comes from outside the process: the kill switches, and the faults that Squall drives at a name. It is
+// A control is what comes from outside the process: a HALT, and the faults that Squall drives at a name. It is
 // read when requests arrive, so a service without any pays nothing. All middleware of a process that share folder and name
 // share one, and with it a registration.
 type control struct {
-	folder, name string // name is "" where only the kill switches matter
+	folder, name string // name is "" where only a HALT matters
 	started      time.Time
 	looked       atomic.Int64 // when, in ns since started
 	state        atomic.Pointer[state]
@@ -59,7 +58,7 @@ var controls = struct {
 
 // controlFor is the process's control for this name in today's folder; release it.
 func controlFor(name string, log *slog.Logger) *control {
-	folder := os.Getenv("SQUALL_CHAOS_DIR")
+	folder := os.Getenv(folderVariable)
 	if folder == "" {
 		folder = defaultFolder
 	}
@@ -104,25 +103,34 @@ func (c *control) look() {
 		return // the look before hangs in a slow folder; what it knew holds as long as its lease
 	}
 	defer c.looking.Unlock()
-	found := &state{off: strings.EqualFold(os.Getenv("SQUALL_CHAOS"), "off")}
+	found := &state{}
 	defer c.state.Store(found)
+	if _, err := os.Lstat(filepath.Join(c.folder, haltFile)); err == nil {
+		found.off = true // whoever put it there, however unsafe the folder
+	}
+	if c.name == "" {
+		return
+	}
+	c.register()
 	if problem, there := folderIsSafe(c.folder); !there || problem != "" {
 		c.say(problem)
 		return
 	}
-	if _, err := identify(filepath.Join(c.folder, haltFile)); err == nil {
-		found.off = true
-	}
-	if c.name != "" {
-		c.register()
-		found.faults, found.lease = c.driven()
-	}
+	found.faults, found.lease = c.driven()
 }
 
 // register puts the registration where it is missing: at the start, when the folder came later, when it was wiped.
 func (c *control) register() {
 	if now := time.Now(); c.registered.IsZero() || now.Sub(c.registered) >= registerEvery {
 		c.registered = now
+		if err := os.MkdirAll(c.folder, 0o755); err != nil {
+			c.say("Squall cannot see this middleware: " + err.Error())
+			return
+		}
+		if problem, _ := folderIsSafe(c.folder); problem != "" {
+			c.say(problem)
+			return
+		}
 		if err := c.live.ensure(); err != nil {
 			c.say("Squall cannot see this middleware: " + err.Error())
 		}
@@ -154,11 +162,11 @@ func (c *control) driven() ([]*source, int64) {
 	return c.faults, lease
 }
 
-// renewed lets a fault that goes on under its id go on counting.
+// renewed lets a fault that goes on, under its id and with its seed, go on counting.
 func renewed(faults, before []*source) []*source {
 	for _, each := range faults {
 		for _, old := range before {
-			if old.fault == each.fault {
+			if old.fault == each.fault && old.seed == each.seed {
 				each.eligible = old.eligible
 			}
 		}

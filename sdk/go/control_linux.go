@@ -11,9 +11,10 @@ import (
 )
 
 const (
-	clockBoottime  = 7     // <linux/time.h>
-	othersMayWrite = 0o022 // the group's and everybody's bits
-	leaseBytes     = 8
+	clockBoottime = 7 // <linux/time.h>
+	allMayWrite   = 0o002
+	groupMayWrite = 0o020
+	leaseBytes    = 8
 )
 
 var errUnsafe = errors.New("it belongs to somebody else, others may write it, or it is not a file")
@@ -42,18 +43,18 @@ func folderIsSafe(path string) (problem string, there bool) {
 	if err := syscall.Stat(path, &found); err != nil {
 		return "", false
 	}
-	if found.Mode&syscall.S_IFMT != syscall.S_IFDIR || !isOurs(&found) {
-		return fmt.Sprintf("%s must be a folder of root's or of user %d's that nobody else may write", path, os.Geteuid()), true
+	if found.Mode&syscall.S_IFMT != syscall.S_IFDIR || !isOurs(&found) || found.Mode&allMayWrite != 0 {
+		return fmt.Sprintf("%s must be a folder of root's or of user %d's that not everybody may write to", path, os.Geteuid()), true
 	}
 	return "", true
 }
 
 func isOurs(found *syscall.Stat_t) bool {
-	return (found.Uid == 0 || int(found.Uid) == os.Geteuid()) && found.Mode&othersMayWrite == 0
+	return found.Uid == 0 || int(found.Uid) == os.Geteuid()
 }
 
 func identityOf(found *syscall.Stat_t) (identity, error) {
-	if found.Mode&syscall.S_IFMT != syscall.S_IFREG || !isOurs(found) {
+	if found.Mode&syscall.S_IFMT != syscall.S_IFREG || !isOurs(found) || found.Mode&(allMayWrite|groupMayWrite) != 0 {
 		return identity{}, errUnsafe
 	}
 	return identity{uint64(found.Dev), found.Ino, found.Size, found.Ctim, found.Mtim}, nil //nolint:unconvert // differs by processor

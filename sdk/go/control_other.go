@@ -2,7 +2,10 @@
 
 package squallchaos
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Elsewhere than on Linux a service's own settings work, and SQUALL_CHAOS=off; Squall drives middleware on Linux only.
 
@@ -10,7 +13,9 @@ type identity struct{}
 
 var errNotLinux = errors.New("Squall drives middleware on Linux only")
 
-func bootNow() int64 { return 1<<63 - 1 }
+var started = time.Now()
+
+func bootNow() int64 { return int64(time.Since(started)) }
 
 func folderIsSafe(string) (problem string, there bool) { return "", false }
 

@@ -24,12 +24,11 @@ func made(t testing.TB, change func(*chaos.Settings)) *chaos.Chaos {
 	settings.Enabled, settings.Until, settings.Sample = true, tomorrow, 1
 	settings.Logger = silent
 	change(&settings)
-	one, err := chaos.New(settings)
+	one, err := chaos.NewAt(settings, func() time.Time { return noon })
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(one.Close)
-	one.SetClock(func() time.Time { return noon })
 	return one
 }
 
@@ -100,12 +99,12 @@ func TestConfigureGoesOnCounting(t *testing.T) {
 			t.Fatalf("request %d: %v and %v", i, a, b)
 		}
 	}
-	settings.Name = "orders"
+	settings.Driven = true
 	if err := changed.Configure(settings); err == nil {
-		t.Error("a name was changed")
+		t.Error("it is driven now")
 	}
-	settings.Name, settings.Sample = "", 7
-	if err := changed.Configure(settings); err == nil || !strings.Contains(err.Error(), "Sample 7") {
+	settings.Driven, settings.Sample = false, 7
+	if err := changed.Configure(settings); err == nil || !strings.Contains(err.Error(), "sample is 7") {
 		t.Errorf("wrong settings: %v", err)
 	}
 }
@@ -113,17 +112,21 @@ func TestConfigureGoesOnCounting(t *testing.T) {
 func TestWhatIsWrongWithSettingsIsSaidAtOnce(t *testing.T) {
 	_, err := chaos.New(chaos.Settings{
 		Enabled: true, Header: "no header", Sample: math.NaN(), AbortShare: -1, DelayMin: 2, DelayMax: 1, AbortStatus: 99,
-		Edge: "maybe", Name: "Orders", Driven: true,
+		Edge: "maybe", Name: "Orders", Driven: true, Secret: "short",
 	})
 	if err == nil {
 		t.Fatal("no error")
 	}
 	for _, part := range []string{
-		"Service is empty", `Header "no header"`, "Sample NaN", "AbortShare -1", "from 2ns to 1ns", "AbortStatus 99", "Until", `"maybe"`, `"Orders"`,
+		"service is empty", `header is "no header"`, "sample is NaN", "abort_share is -1", "delay_min is 2ns; allowed is at most",
+		"abort_status is 99", "until", `edge is "maybe"`, "secret is short",
 	} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q does not say %q", err, part)
 		}
+	}
+	if strings.Contains(err.Error(), "secret is \"short\"") {
+		t.Error("a secret was told")
 	}
 }
 
@@ -138,7 +141,7 @@ func TestASignatureHoldsForFiveMinutes(t *testing.T) {
 		}
 	}
 	for _, value := range []string{
-		"", ".", "1", "on", signature + " ", "0" + signature, strings.ToUpper(signature), "9999999999999999999." + strings.Repeat("0", 64),
+		"", ".", "1", "on", signature + " ", "0" + signature, "1234567890123" + signature[10:], strings.ToUpper(signature), "9999999999999999999." + strings.Repeat("0", 64),
 		"-1." + strings.Repeat("0", 64), chaos.Sign("other", noon),
 	} {
 		if chaos.Signed(value, "hush", noon) {

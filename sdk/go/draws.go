@@ -18,9 +18,7 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// between is the point at u of the way from low to high, in whole nanoseconds, rounded down.
+// between is the point at u of the way from low to high, in whole nanoseconds, cut down.
 func between(low, high int64, u float64) int64 {
-	// The inner conversion forbids the compiler to fuse multiplication and addition, which would round otherwise on some
-	// processors and so draw other delays than the same seed elsewhere.
-	return int64(float64(low) + float64(u*float64(high-low)))
+	return low + int64(u*float64(high-low))
 }

@@ -59,7 +59,7 @@ func (s squall) put(name string, content []byte) {
 
 func (s squall) order(faults ...string) {
 	s.Helper()
-	s.put(s.name+".json", []byte(`{"version":1,"run":"r","faults":[`+strings.Join(faults, ",")+`]}`))
+	s.put(s.name+".json", []byte(control(faults...)))
 }
 
 func (s squall) lease(ahead time.Duration) {
@@ -96,12 +96,26 @@ func (s squall) live() (counts [6]uint64) {
 	return counts
 }
 
+// fault is one of a control file, for every request; pairs are fields that are otherwise.
+func fault(id string, pairs ...string) string {
+	text := with(`"id":"f"`, fmt.Sprintf(`"id":%q`, id))
+	for i := 0; i < len(pairs); i += 2 {
+		begin := strings.Index(text, `"`+pairs[i]+`":`)
+		end := begin + strings.IndexAny(text[begin:], ",}")
+		if text[end-1] == '{' { // an empty object
+			end++
+		}
+		text = text[:begin] + fmt.Sprintf("%q:%s", pairs[i], pairs[i+1]) + text[end:]
+	}
+	return text
+}
+
 func delayOf(id string, d time.Duration) string {
-	return fmt.Sprintf(`{"id":%q,"delay_min_ns":%d,"delay_max_ns":%d}`, id, d, d)
+	return fault(id, "delay_min_ns", fmt.Sprint(int64(d)), "delay_max_ns", fmt.Sprint(int64(d)))
 }
 
 func abortOf(id string, status int) string {
-	return fmt.Sprintf(`{"id":%q,"abort_status":%d,"abort_body":"broken","abort_headers":{"Retry-After":"7"}}`, id, status)
+	return fault(id, "abort_status", fmt.Sprint(status), "abort_body", `"broken"`, "abort_headers", `{"Retry-After":"7"}`)
 }
 
 func TestAnExperimentDrivesIt(t *testing.T) {
@@ -202,7 +216,7 @@ func TestWhatOthersMayWriteIsNotThere(t *testing.T) {
 		s.lease(9 * time.Second)
 		s.until("on again", is(chaos.Delay))
 	}
-	if said := log.String(); strings.Count(said, "nobody else may write") != 1 {
+	if said := log.String(); strings.Count(said, "not everybody may write") != 1 {
 		t.Errorf("not said once: %s", said)
 	}
 	real := filepath.Join(s.folder, "elsewhere")
@@ -221,7 +235,7 @@ func TestAMalformedFileIsNoFaultAndIsSaidOnce(t *testing.T) {
 	s.order(delayOf("f", 0))
 	s.lease(9 * time.Second)
 	s.until("on", is(chaos.Delay))
-	s.put(s.name+".json", []byte(`{"version":1,"run":"r","faults":[{"id":"f","mood":"bad"}]}`))
+	s.put(s.name+".json", []byte(control(with(`"seed"`, `"mood":"bad","seed"`))))
 	s.until("off", is(""))
 	time.Sleep(3 * chaos.LookEvery)
 	is("")()
@@ -302,10 +316,10 @@ func TestADrivenFaultComesBeforeTheServicesOwn(t *testing.T) {
 	if verdict := one.Decide(request()); verdict.Reason != chaos.Abort || verdict.Fault() != "" {
 		t.Errorf("%+v", verdict)
 	}
-	s.order(`{"id":"never","sample":0}`, delayOf("f", 1), abortOf("too late", 500))
+	s.order(fault("never", "sample", "0"), delayOf("f", 1), abortOf("too late", 500))
 	s.lease(9 * time.Second)
 	s.until("driven", func() bool { return one.Decide(request()).Fault() == "f" })
-	s.order(`{"id":"other","headers":{"X-Tenant":"test-*"}}`)
+	s.order(fault("other", "headers", `{"X-Tenant":"test-*"}`))
 	s.until("its own", func() bool { return one.Decide(request()).Reason == chaos.Abort })
 	if verdict := one.Decide(request("X-Tenant", "test-7")); verdict.Fault() != "other" {
 		t.Errorf("%+v", verdict)
@@ -315,10 +329,7 @@ func TestADrivenFaultComesBeforeTheServicesOwn(t *testing.T) {
 func TestAFaultThatIsRenewedGoesOnCounting(t *testing.T) {
 	s := driving(t)
 	one := s.middleware(func(*chaos.Settings) {})
-	fault := func(path string) string {
-		return fmt.Sprintf(`{"id":"f","sample":1,"path":%q,"delay_min_ns":0,"delay_max_ns":1000000000,"seed":3}`, path)
-	}
-	s.order(fault("/orders/*"))
+	s.order(fault("f"))
 	s.lease(9 * time.Second)
 	seen := map[time.Duration]bool{}
 	drawn := func() bool {
@@ -331,7 +342,7 @@ func TestAFaultThatIsRenewedGoesOnCounting(t *testing.T) {
 	}
 	s.until("on", drawn)
 	for i := 0; i < 3; i++ {
-		s.order(fault("/orders/*"), delayOf(fmt.Sprint(i), 1))
+		s.order(fault("f", "path", `"/orders/*"`), delayOf(fmt.Sprint(i), 1))
 		time.Sleep(2 * chaos.LookEvery)
 		for j := 0; j < 10; j++ {
 			drawn()

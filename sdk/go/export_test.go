@@ -4,11 +4,12 @@ import "time"
 
 // What the tests of other packages' view may reach inside.
 var (
-	Draw       = draw
-	Signed     = signed
-	BootNow    = bootNow
-	LookEvery  = lookEvery
-	CheckEvery = checkEvery
+	Draw          = draw
+	Signed        = signed
+	BootNow       = bootNow
+	LookEvery     = lookEvery
+	CheckEvery    = checkEvery
+	FromVariables = fromVariables
 )
 
 func Matches(pattern, text string) bool { return newPattern(pattern).matches(text) }
@@ -19,5 +20,7 @@ func ReadOrders(content []byte) (int, error) {
 	return len(found), err
 }
 
-// SetClock gives a Chaos another wall clock.
-func (c *Chaos) SetClock(now func() time.Time) { c.wall = now }
+// NewAt is New with another wall clock.
+func NewAt(settings Settings, wall func() time.Time) (*Chaos, error) {
+	return newChaos(settings, false, wall)
+}

@@ -17,7 +17,6 @@ const (
 	protocolVersion  = 1
 	controlBytesMost = 64 * 1024
 	faultsMost       = 64
-	idBytesMost      = 256
 )
 
 // orders is a control file, NAME.json.
@@ -80,7 +79,7 @@ func readOrders(content []byte) ([]*source, error) {
 }
 
 func readFault(content []byte) (*source, error) {
-	one := driven{Header: "X-Chaos-Enabled", Sample: 1}
+	var one driven
 	fields := []string{
 		"id", "require_header", "header", "sample", "method", "path", "headers", "delay_min_ns", "delay_max_ns",
 		"abort_status", "abort_body", "abort_headers", "seed",
@@ -94,7 +93,7 @@ func readFault(content []byte) (*source, error) {
 	return one.source(), nil
 }
 
-// readObject reads a JSON object that has no fields but these, each at most once and spelled so.
+// readObject reads a JSON object that has these fields, spelled so and each once, and no others.
 func readObject(content []byte, into any, fields ...string) error {
 	decoder := json.NewDecoder(bytes.NewReader(content))
 	if opening, err := decoder.Token(); err != nil || opening != json.Delim('{') {
@@ -113,7 +112,7 @@ func readObject(content []byte, into any, fields ...string) error {
 		if !known[name] { // not there, or there before
 			return fmt.Errorf("field %q is unknown or there twice", name)
 		}
-		known[name] = false
+		delete(known, name)
 		var skipped json.RawMessage
 		if err := decoder.Decode(&skipped); err != nil {
 			return err
@@ -128,13 +127,16 @@ func readObject(content []byte, into any, fields ...string) error {
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("something follows the JSON object")
 	}
+	for name := range known {
+		return fmt.Errorf("field %q is missing", name)
+	}
 	return json.Unmarshal(content, into)
 }
 
 func (d driven) check() error {
 	switch {
-	case d.ID == "" || len(d.ID) > idBytesMost:
-		return fmt.Errorf("id has %d bytes, 1 to %d are allowed", len(d.ID), idBytesMost)
+	case d.ID == "":
+		return errors.New("id is empty")
 	case !headerForm.MatchString(d.Header):
 		return fmt.Errorf("header %q is not a header's name", d.Header)
 	case !isShare(d.Sample):
@@ -150,11 +152,24 @@ func (d driven) check() error {
 		}
 	}
 	for name, value := range d.AbortHeaders {
-		if !headerForm.MatchString(name) || strings.ContainsAny(value, "\r\n\x00") {
+		if !headerForm.MatchString(name) || isFraming(name) || strings.ContainsFunc(value, isControl) {
 			return fmt.Errorf("abort_headers: %q cannot be sent", name)
 		}
 	}
 	return nil
+}
+
+// isFraming says whether a header is the server's own business.
+func isFraming(name string) bool {
+	switch strings.ToLower(name) {
+	case "content-length", "transfer-encoding", "connection":
+		return true
+	}
+	return false
+}
+
+func isControl(letter rune) bool {
+	return letter < ' ' || letter == 0x7F
 }
 
 func (d driven) source() *source {

@@ -17,6 +17,7 @@ const (
 	liveBytes    = 128
 	countsOffset = 24
 	labelOffset  = 96
+	namesMost    = 4096 // of a folder that are looked at for what is left over
 )
 
 // A registration is the file NAME.<pid>.live: that this process can be driven, and what was done to its requests. It is
@@ -45,27 +46,65 @@ func (r *registration) ensure() error {
 		return nil
 	}
 	r.close()
-	path := r.path()
-	if err := os.Remove(path); err != nil && !os.IsNotExist(err) { // of an earlier process with our pid, as in a container
-		return err
-	}
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o644)
-	if err != nil {
-		return err
-	}
+	r.sweep()
 	content := make([]byte, liveBytes)
 	copy(content, liveMagic)
 	binary.LittleEndian.PutUint64(content[8:], uint64(os.Getpid()))
-	binary.LittleEndian.PutUint64(content[16:], startOfThis())
+	binary.LittleEndian.PutUint64(content[16:], startOf("self"))
 	copy(content[labelOffset:], "go "+Version)
 	r.putCounts(content)
-	if _, err := file.WriteAt(content, 0); err != nil {
+	aside := r.path() + ".new"
+	_ = os.Remove(aside) // of an earlier process that had this pid
+	file, err := os.OpenFile(aside, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteAt(content, 0)
+	if err == nil {
+		err = file.Chmod(0o644) // whatever the umask
+	}
+	if err == nil {
+		err = os.Rename(aside, r.path())
+	}
+	if err != nil {
 		file.Close()
-		os.Remove(path)
+		os.Remove(aside)
 		return err
 	}
 	r.file = file
 	return nil
+}
+
+// sweep removes what processes that are gone left under this name.
+func (r *registration) sweep() {
+	folder, err := os.Open(r.folder)
+	if err != nil {
+		return
+	}
+	defer folder.Close()
+	names, _ := folder.Readdirnames(namesMost)
+	for _, name := range names {
+		middle, isOne := strings.CutPrefix(name, r.name+".")
+		middle, isLive := strings.CutSuffix(middle, ".live")
+		if _, err := strconv.ParseUint(middle, 10, 32); isOne && isLive && err == nil {
+			path := filepath.Join(r.folder, name)
+			if started, err := startIn(path); err == nil && started != startOf(middle) {
+				os.Remove(path)
+			}
+		}
+	}
+}
+
+// startIn is when the process that made a registration started.
+func startIn(path string) (uint64, error) {
+	content, _, err := readSafely(path, liveBytes)
+	if err != nil {
+		return 0, err
+	}
+	if len(content) != liveBytes || !bytes.HasPrefix(content, []byte(liveMagic)) {
+		return 0, errUnsafe
+	}
+	return binary.LittleEndian.Uint64(content[16:]), nil
 }
 
 // isThere says whether the file at the path is the one that is written.
@@ -134,9 +173,9 @@ func (r *registration) putCounts(content []byte) {
 	}
 }
 
-// startOfThis is when this process started, field 22 of its stat.
-func startOfThis() uint64 {
-	content, err := os.ReadFile("/proc/self/stat")
+// startOf is when a process started, field 22 of its stat; 0 when there is none.
+func startOf(pid string) uint64 {
+	content, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {
 		return 0
 	}

@@ -5,9 +5,6 @@ import (
 	"net/http"
 )
 
-// statusForCode answers HTTP where the settings name a code of gRPC.
-const statusForCode = http.StatusServiceUnavailable
-
 // Middleware puts chaos before a handler. The ResponseWriter reaches the handler as it is. A request that ends while it is
 // held back goes on to the handler at once, with its context ended: what a handler does for a caller who has given up is
 // part of what is tested.
@@ -44,8 +41,8 @@ func answer(w http.ResponseWriter, verdict Verdict) {
 	}
 	verdict.Headers(w.Header().Set)
 	status := verdict.Status
-	if !isHTTPStatus(status) {
-		status = statusForCode
+	if !isHTTPStatus(status) { // a code, of a Chaos made for gRPC
+		status = http.StatusServiceUnavailable
 	}
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, verdict.Body) // who asked has gone, or the method or status has no body

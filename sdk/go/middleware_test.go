@@ -11,7 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,30 +101,32 @@ func TestARequestThatEndsIsNotHeldBack(t *testing.T) {
 }
 
 func TestTheEndDateEndsADelay(t *testing.T) {
-	one := made(t, func(s *chaos.Settings) { s.RequireHeader, s.DelayMin, s.DelayMax = false, time.Hour, time.Hour })
-	var mutex sync.Mutex
-	now := noon
-	one.SetClock(func() time.Time {
-		mutex.Lock()
-		defer mutex.Unlock()
-		return now
-	})
+	t.Setenv("SQUALL_CHAOS_DIR", t.TempDir())
+	settings := chaos.DefaultSettings("orders")
+	settings.Enabled, settings.Until, settings.Sample, settings.RequireHeader = true, tomorrow, 1, false
+	settings.DelayMin, settings.DelayMax, settings.Logger = time.Hour, time.Hour, silent
+	var now atomic.Int64
+	now.Store(noon.Unix())
+	one, err := chaos.NewAt(settings, func() time.Time { return time.Unix(now.Load(), 0) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer one.Close()
 	done := make(chan struct{})
 	verdict := one.Decide(request())
 	go func() {
 		defer close(done)
 		one.Inject(context.Background(), request(), verdict)
 	}()
-	mutex.Lock()
-	now = tomorrow
-	mutex.Unlock()
+	now.Store(tomorrow.Unix())
 	select {
 	case <-done:
 	case <-time.After(10 * time.Second):
 		t.Error("held back for 10 s")
 	}
+	now.Store(noon.Unix())
 	if verdict := one.Decide(request()); verdict.Reason != "" {
-		t.Errorf("after the end: %v", verdict)
+		t.Errorf("after the end, with the clock put back: %v", verdict)
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	signatureValid     = 300 * time.Second
-	secondsDigitsMost  = 15
+	signatureSeconds   = 300
+	secondsDigitsMost  = 12
 	signatureTextBytes = 2 * sha256.Size
 )
 
@@ -34,7 +34,7 @@ func signed(value, secret string, now time.Time) bool {
 		return false
 	}
 	at, err := strconv.ParseInt(seconds, 10, 64)
-	if err != nil || now.Sub(time.Unix(at, 0)).Abs() > signatureValid {
+	if age := now.Unix() - at; err != nil || age > signatureSeconds || age < -signatureSeconds {
 		return false
 	}
 	return hmac.Equal([]byte(signature(secret, seconds)), []byte(given))
@@ -49,11 +49,11 @@ func isDigits(text string) bool {
 	return text != "" && len(text) <= secondsDigitsMost
 }
 
-// switchesOn says whether a header's value counts where there is no secret.
-func switchesOn(value string) bool {
+// isOff says whether a header's value is as good as none, secret or not.
+func isOff(value string) bool {
 	switch strings.ToLower(value) {
 	case "", "0", "false", "off":
-		return false
+		return true
 	}
-	return true
+	return false
 }

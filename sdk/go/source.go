@@ -7,7 +7,7 @@ import (
 )
 
 // A source of faults: the service's own settings, or one fault that an experiment drives. It does not change, but for its
-// count of eligible requests, which a renewed fault of the same id takes over.
+// count of eligible requests, which a renewed fault takes over.
 type source struct {
 	fault         string // id of a driven fault, "" for the settings
 	header        string

@@ -21,46 +21,59 @@ import (
 
 const instrumentation = "squall.dev/squallchaos"
 
-// injections counts what was injected in this process, for each service and reason, as long as the process lives.
+// injections counts what was injected into a service's requests in this process, as long as the process lives.
 type injections struct {
-	mutex  sync.Mutex
-	counts map[injection]*atomic.Uint64
+	service                   string
+	delayed, aborted, refused atomic.Uint64
 }
 
-type injection struct {
-	service string
-	reason  Reason
-}
+var services = struct {
+	sync.Mutex
+	known map[string]*injections
+}{known: map[string]*injections{}}
 
-var injected = injections{counts: map[injection]*atomic.Uint64{}}
-
-func (i *injections) counter(service string, reason Reason) *atomic.Uint64 {
-	i.mutex.Lock()
-	defer i.mutex.Unlock()
-	which := injection{service, reason}
-	if i.counts[which] == nil {
-		i.counts[which] = new(atomic.Uint64)
+func injectionsOf(service string) *injections {
+	services.Lock()
+	defer services.Unlock()
+	if services.known[service] == nil {
+		services.known[service] = &injections{service: service}
 	}
-	return i.counts[which]
+	return services.known[service]
 }
 
-// WriteMetrics writes http_chaos_injected_total of this process in Prometheus' text format, to be put behind the metrics
-// that a service writes itself.
+func (i *injections) count(reason Reason) {
+	if reason == Abort {
+		i.aborted.Add(1)
+	} else {
+		i.delayed.Add(1)
+	}
+}
+
+// WriteMetrics writes http_chaos_injected_total and http_chaos_refused_total of this process in Prometheus' text format,
+// to be put behind the metrics that a service writes itself.
 func WriteMetrics(to io.Writer) error {
-	var lines []string
-	injected.mutex.Lock()
-	for which, count := range injected.counts {
-		lines = append(lines, fmt.Sprintf("http_chaos_injected_total{service=\"%s\",reason=\"%s\"} %d\n",
-			labelEscapes.Replace(which.service), which.reason, count.Load()))
+	services.Lock()
+	names := make([]string, 0, len(services.known))
+	for name := range services.known {
+		names = append(names, name)
 	}
-	injected.mutex.Unlock()
-	sort.Strings(lines)
-	text := bytes.NewBufferString("# HELP http_chaos_injected_total Requests that chaos delayed or aborted.\n" +
-		"# TYPE http_chaos_injected_total counter\n")
-	for _, line := range lines {
-		text.WriteString(line)
+	sort.Strings(names)
+	var injected, refused bytes.Buffer
+	for _, name := range names {
+		one, label := services.known[name], labelEscapes.Replace(name)
+		for _, each := range []struct {
+			reason Reason
+			count  uint64
+		}{{Abort, one.aborted.Load()}, {Delay, one.delayed.Load()}} {
+			fmt.Fprintf(&injected, "http_chaos_injected_total{service=\"%s\",reason=\"%s\"} %d\n", label, each.reason, each.count)
+		}
+		fmt.Fprintf(&refused, "http_chaos_refused_total{service=\"%s\"} %d\n", label, one.refused.Load())
 	}
-	_, err := to.Write(text.Bytes())
+	services.Unlock()
+	_, err := fmt.Fprintf(to, "# HELP http_chaos_injected_total Faults injected into requests by the chaos middleware.\n"+
+		"# TYPE http_chaos_injected_total counter\n%s"+
+		"# HELP http_chaos_refused_total Requests whose chaos header was not signed as it must be.\n"+
+		"# TYPE http_chaos_refused_total counter\n%s", &injected, &refused)
 	return err
 }
 
@@ -72,6 +85,17 @@ func Metrics() http.Handler {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		_ = WriteMetrics(w) // who asked has gone
 	})
+}
+
+// asTheProtocolHasIt writes time and level as every language's middleware does.
+func asTheProtocolHasIt(_ []string, attribute slog.Attr) slog.Attr {
+	switch value := attribute.Value.Any().(type) {
+	case time.Time:
+		attribute.Value = slog.StringValue(value.UTC().Format("2006-01-02T15:04:05.000Z"))
+	case slog.Level:
+		attribute.Value = slog.StringValue(strings.ToLower(value.String()))
+	}
+	return attribute
 }
 
 // tell puts an injection into the request's trace and into the log; the span ends with what is returned.
