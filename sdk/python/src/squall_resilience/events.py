@@ -14,8 +14,10 @@ from time import time
 __all__ = [
     "Event",
     "FellBack",
+    "GaveUp",
     "Listener",
     "Listeners",
+    "Recovered",
     "RejectedCall",
     "Retried",
     "SettingsChanged",

@@ -76,6 +76,13 @@ class Registry:
                 )
             self._sources[key] = source
 
+    def remove(self, source: Source) -> None:
+        """Hold it no more; harmless when it is not held."""
+        key = (source.kind, source.dependency)
+        with self._lock:
+            if self._sources.get(key) is source:
+                del self._sources[key]
+
     def __iter__(self) -> Iterator[Source]:
         with self._lock:
             return iter(sorted(self._sources.values(), key=lambda each: (each.kind, each.dependency)))

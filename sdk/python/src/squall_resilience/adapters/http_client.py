@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ from squall_resilience.propagation import outgoing
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
 __all__ = ["Answer", "AnswerTooLarge", "HttpClient", "PoolTimeout", "Request"]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
-if TYPE_CHECKING:
-    from squall_resilience.policy.chain import Policy
+from squall_resilience.policy.chain import Policy
 
 __all__ = ["PolicyFor", "Routes"]
 
-PolicyFor: TypeAlias = "Policy | Mapping[str, Policy] | Callable[[str], Policy | None] | None"
+PolicyFor: TypeAlias = Policy | Mapping[str, Policy] | Callable[[str], Policy | None] | None
 """One policy for all requests; policies by `host:port` or host; a function of the origin (`http://host:port`); or none."""
 
 C = TypeVar("C")
@@ -59,6 +58,6 @@ class Routes(Generic[C]):
             return None
         if isinstance(policies, Mapping):
             return policies.get(f"{host}:{port}") or policies.get(host)
-        if hasattr(policies, "wrap_sync"):
+        if isinstance(policies, Policy):
             return policies
         return policies(f"{scheme}://{host}:{port}")

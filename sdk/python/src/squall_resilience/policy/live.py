@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from squall_resilience.policy.chain import Policy
+    from squall_resilience.policy.settings import PolicySettings
 
 __all__ = ["LiveSettings", "Section"]
 
@@ -83,13 +84,10 @@ class LiveSettings:
     def add(self, *policies: Policy) -> None:
         """Policies, each under `dependencies` by its dependency's name; its settings now are the code's."""
         for policy in policies:
-            source = policy.configure
-            self._register(
-                f"{DEPENDENCIES}.{policy.dependency}",
-                policy.settings,
-                lambda new, to=source: to(new, self._source),
-                tells=False,
-            )
+            self._register(f"{DEPENDENCIES}.{policy.dependency}", policy.settings, self._of(policy), tells=False)
+
+    def _of(self, policy: Policy) -> Callable[[PolicySettings], None]:
+        return lambda settings: policy.configure(settings, self._source)
 
     def pool(self, name: str, settings: S, configure: Callable[[S], object]) -> None:
         """A pool under `pools`; `configure(settings)` is called at once, and whenever its settings change."""

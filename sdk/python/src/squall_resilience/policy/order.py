@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from squall_resilience.errors import ResilienceError
@@ -95,7 +96,7 @@ def check_order(dependency: str, links: Sequence[Pattern]) -> None:
     Raises WrongOrder for the first pair that stands the wrong way round, and for two of one kind.
     """
     known = [link.kind for link in links if link.kind in RANK]
-    for inner, outer in zip(known, known[1:], strict=False):
+    for inner, outer in pairwise(known):
         if inner == outer:
             raise WrongOrder(
                 f"{dependency}: two links are a {inner}; a chain has one of each kind", dependency=dependency

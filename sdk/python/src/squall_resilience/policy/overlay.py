@@ -1,6 +1,8 @@
 """Settings of a file over those of the code: named fields replace the code's, what is not named stays as in the code.
 
-So the same file always leads to the same settings, whatever stood there before it.
+So the same file always leads to the same settings, whatever stood there before it. A field with metadata `part`, a class
+of settings, holds settings itself, or None where that part is switched off; in a file it is a mapping, `true` or `{}` for
+on, `false` or `null` for off.
 """
 
 from __future__ import annotations
@@ -15,17 +17,9 @@ from squall_resilience.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["differences", "overlay", "part"]
+__all__ = ["differences", "overlay"]
 
 S = TypeVar("S", bound=Settings)
-
-
-def part(of: type[Settings], default: Settings | None = None) -> Any:
-    """A field that holds settings of this class, or None where it is switched off.
-
-    In a file: a mapping (laid over what the code says), `true` or `{}` for on, `false` or `null` for off.
-    """
-    return dataclasses.field(default=default, metadata={"part": of})
 
 
 def overlay(base: S, given: object, path: str = "") -> tuple[S | None, list[Problem]]:

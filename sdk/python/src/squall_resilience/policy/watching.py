@@ -180,9 +180,9 @@ class Watcher:
 
 
 def _mark(path: Path) -> _Mark:
-    place = os.path.realpath(path)
-    found = os.stat(place)
-    return _Mark(place, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    place = path.resolve()
+    found = place.stat()
+    return _Mark(str(place), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _content(place: str) -> bytes:

@@ -1,0 +1,41 @@
+"""What makes the links of a chain, by kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from squall_resilience.breaker import CircuitBreaker
+from squall_resilience.bulkhead import Bulkhead
+from squall_resilience.policy.total import Deadline
+from squall_resilience.rate_limiter import RateLimiter
+from squall_resilience.retry import Retry
+from squall_resilience.timeout import Timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from squall_resilience.pattern import Pattern
+
+__all__ = ["PARTS", "Reconfigurable"]
+
+
+class Reconfigurable(Protocol):
+    """What every pattern is that has settings."""
+
+    @property
+    def settings(self) -> Any:
+        """Those in force."""
+
+    def configure(self, settings: Any) -> None:
+        """Take other ones."""
+
+
+PARTS: Mapping[str, Callable[..., Pattern]] = {
+    "timeout": Timeout,
+    "breaker": CircuitBreaker,
+    "bulkhead": Bulkhead,
+    "rate_limiter": RateLimiter,
+    "retry": Retry,
+    "deadline": Deadline,
+}
+"""Each takes (dependency, settings, clock=, listeners=, registry=)."""
