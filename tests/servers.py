@@ -218,6 +218,7 @@ def prometheus(folder: Path) -> Iterator[PrometheusServer]:
             f"--config.file={settings}",
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address={listen}",
+            "--enable-feature=exemplar-storage",
         ]
 
     def answers(port: int) -> bool:

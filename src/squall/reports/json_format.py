@@ -35,6 +35,8 @@ def to_dict(record: RunRecord) -> dict[str, Any]:
         "description": record.description,
         "squall": record.squall,
         "seed": record.seed,
+        "trace_id": record.trace_id or None,
+        "trace_url": record.trace_url or None,
         "started_wall_ns": record.started_wall_ns,
         "length_s": round(record.length_s, 6),
         "verdict": record.judgement.verdict,

@@ -57,6 +57,7 @@ def _properties(record: RunRecord) -> dict[str, object]:
         "squall.reason": record.judgement.reason,
         "squall.seed": record.seed,
         "squall.version": record.squall,
+        **({"squall.trace": record.trace_id} if record.trace_id else {}),
     }
 
 

@@ -74,6 +74,8 @@ def load_run(folder: Path) -> RunRecord:
         requests=requests,
         gauges=gauges,
         thresholds=read_thresholds(experiment),
+        trace_id=story.trace[0],
+        trace_url=story.trace[1],
         load_behind=story.load_behind,
         notes=(*notes, *journal.notes, *sample_notes),
     )

@@ -84,6 +84,7 @@ def to_markdown(record: RunRecord) -> str:
 
 def _footer(record: RunRecord) -> str:
     parts = [f"run {record.run}", clock(record.started_wall_ns), f"seed {record.seed}", f"squall {record.squall}"]
+    parts += [f"trace {record.trace_id}"] if record.trace_id else []
     return f"<sub>{' · '.join(escape(part, 120) for part in parts)}</sub>"
 
 

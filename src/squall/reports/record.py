@@ -282,6 +282,10 @@ class RunRecord:
     requests: tuple[RequestSeries, ...]
     gauges: tuple[GaugeSeries, ...]
     thresholds: tuple[Threshold, ...]
+    trace_id: str = ""
+    """The run's trace; empty where it was not traced."""
+    trace_url: str = ""
+    """Where that can be looked at; empty where nobody said."""
     load_behind: str = ""
     """Why the load could not be sent as intended; empty where it could."""
     notes: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from squall import events as ev
+from squall.probes.traceparent import RunTrace
 from squall.reports.evidence import judgement_from
 from squall.reports.record import Abort, Judgement, Moment, Plan, SelectedTarget, UndoStep
 from squall.reports.wording import duration, one_line
@@ -124,6 +125,15 @@ class Story:
                 self._tell(
                     at_s, "bad" if event.residue else "plain", f"run finished, exit status {event.exit_status}", left
                 )
+
+    @property
+    def trace(self) -> tuple[str, str]:
+        """The id of the run's trace and where that can be looked at; both empty where there is none, or no such thing."""
+        trace = RunTrace.read(str(self.started.trace)) if self.started is not None else None
+        if self.started is None or trace is None:
+            return "", ""
+        url = one_line(str(self.started.trace_url), 4000)
+        return trace.trace_id, url if url.startswith(("http://", "https://")) else ""
 
     def _fault(self, at_s: float, event: Any) -> None:
         fault = self.faults.setdefault(str(event.fault), FaultStory(str(event.fault), _type_of(str(event.fault))))

@@ -112,6 +112,9 @@ class Exporter:
                 metrics_at = time.monotonic() + _METRICS_EVERY_S
         self._send_metrics()
         self._send_spans()  # what was added while the last ones were under way
+        for exporter in (self._spans, self._metrics):
+            if exporter is not None:
+                exporter.shutdown()
 
     def _send_spans(self) -> None:
         while self._spans is not None and self._waiting:
@@ -151,7 +154,7 @@ class Exporter:
         counted = family.kind == "counter"
         points = [
             NumberDataPoint(
-                dict(zip(family.labels, labels, strict=True)), self._began_ns if counted else 0, now_ns, value
+                dict(zip(family.labels, labels, strict=True)), self._began_ns if counted else 0, now_ns, float(value)
             )
             for labels, value in series.items()
         ]

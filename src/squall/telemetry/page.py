@@ -64,6 +64,7 @@ class Page:
         self.address = f"{host}:{self._server.server_address[1]}"
         self._scraped = threading.Condition()
         self._scrapes = 0
+        self._ending = self._saw_the_end = False
         threading.Thread(target=self._server.serve_forever, name="squall-metrics", daemon=True).start()
 
     def answer(self, request: BaseHTTPRequestHandler, registry: CollectorRegistry) -> None:
@@ -71,6 +72,7 @@ class Page:
         if request.path.partition("?")[0] != "/metrics":
             request.send_error(404, "only /metrics is here")
             return
+        at_the_end = self._ending
         encoder, content_type = choose_encoder(request.headers.get("Accept", ""))
         content = encoder(registry)
         with suppress(OSError):
@@ -81,14 +83,15 @@ class Page:
             request.wfile.write(content)
         with self._scraped:
             self._scrapes += 1
+            self._saw_the_end = self._saw_the_end or at_the_end
             self._scraped.notify_all()
 
     def close(self, deadline: float) -> None:
         """Let whoever scraped so far see the end too, at most until `deadline` (time.monotonic); then serve no more."""
         with self._scraped:
-            seen = self._scrapes
-            if seen:
-                self._scraped.wait_for(lambda: self._scrapes > seen, max(deadline - time.monotonic(), 0.0))
+            self._ending = True
+            if self._scrapes:
+                self._scraped.wait_for(lambda: self._saw_the_end, max(deadline - time.monotonic(), 0.0))
         threading.Thread(target=self._server.shutdown, daemon=True).start()
         self._server.socket.close()
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from squall.errors import InputError
-from squall.events import FaultHits, RunStarted, Stamped
+from squall.events import FaultEnded, FaultHits, RunStarted, Stamped
 from squall.telemetry.figures import Figures
 from squall.telemetry.lines import line_of
 from squall.telemetry.spans import Spans
@@ -124,7 +124,7 @@ class Telling:
         before = self._span_of(stamped)
         self._export(self._spans.hear(stamped))
         if self._lines_fd >= 0:
-            span_id = before or self._span_of(stamped)
+            span_id = before if isinstance(stamped.event, FaultEnded) else self._span_of(stamped) or before
             line = line_of(stamped, self._experiment, self._spans.trace_id, span_id)
             if line is not None:
                 self._write(line.encode("utf-8", "replace") + b"\n")

@@ -10,7 +10,7 @@ from squall.reports.hits import counts_of
 from squall.reports.html.documents import coloured
 from squall.reports.html.gauges import gauges
 from squall.reports.html.parts import pairs, section
-from squall.reports.html.tags import Html, el
+from squall.reports.html.tags import Child, Html, el
 from squall.reports.html.verdicts import badge, expectations
 from squall.reports.remarks import remarks
 from squall.reports.wording import MISSING, clock, count, duration, moment, one_line, percent, printable, within
@@ -173,6 +173,13 @@ def document(record: RunRecord) -> Html:
     )
 
 
+def _trace(record: RunRecord) -> list[tuple[str, Child]]:
+    if not record.trace_id:
+        return []
+    link = el("a", record.trace_id, href=record.trace_url, rel="noreferrer") if record.trace_url else record.trace_id
+    return [("trace", link)]
+
+
 def again(record: RunRecord) -> Html:
     """On what it ran, and how to run it once more."""
     command = f"squall run {shlex.quote(str(record.folder / 'experiment.yaml'))} --seed {record.seed}"
@@ -181,6 +188,7 @@ def again(record: RunRecord) -> Html:
         ("squall", one_line(record.squall, 60) or MISSING),
         ("seed", str(record.seed)),
         ("run", one_line(record.run, 120)),
+        *_trace(record),
         ("exit status", MISSING if record.ending.exit_status is None else str(record.ending.exit_status)),
     ]
     replays = "The seed replays the selection, the times and the mechanisms' draws; when packets move is the kernel's."
