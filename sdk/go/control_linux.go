@@ -30,7 +30,7 @@ type identity struct {
 // bootNow is CLOCK_BOOTTIME in ns, which all processes of the machine share and which goes on in a suspend.
 func bootNow() int64 {
 	var now syscall.Timespec
-	_, _, failed := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, clockBoottime, uintptr(unsafe.Pointer(&now)), 0)
+	_, _, failed := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, clockBoottime, uintptr(unsafe.Pointer(&now)), 0)
 	if failed != 0 {
 		return 1<<63 - 1 // whatever was leased has lapsed
 	}
