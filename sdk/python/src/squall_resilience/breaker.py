@@ -142,10 +142,10 @@ class CircuitBreaker(Guarding):
                 failed(notes, None, began)
                 return result
             if ended >= core.due:
-                settle(ended)
+                settle(ended, notes)
             notes.append(took)
             if len(notes) >= notes_max:
-                settle(ended)
+                settle(ended, notes)
             return result
 
         return guarded
@@ -173,10 +173,10 @@ class CircuitBreaker(Guarding):
                 failed(notes, None, began)
                 return result
             if ended >= core.due:
-                settle(ended)
+                settle(ended, notes)
             notes.append(took)
             if len(notes) >= notes_max:
-                settle(ended)
+                settle(ended, notes)
             return result
 
         return guarded
@@ -185,9 +185,9 @@ class CircuitBreaker(Guarding):
         """One passage: `with breaker.guard():` or `async with breaker.guard():`; BreakerOpen when it may not pass."""
         return Passage(self)
 
-    def _settle(self, now: float) -> None:
+    def _settle(self, now: float, notes: list[float]) -> None:
         with self.lock:
-            self._core.settle(now)
+            self._core.settle(now, notes)
             changed = self._queue_changes()
         if changed:
             self._tell_queued()
@@ -200,10 +200,10 @@ class CircuitBreaker(Guarding):
             self._finished(notes, "failure", began)
             return
         if ended >= self._core.due:
-            self._settle(ended)
+            self._settle(ended, notes)
         notes.append(took)
         if len(notes) >= NOTES_MAX:
-            self._settle(ended)
+            self._settle(ended, notes)
 
     def _admit(self) -> list[float] | int:
         with self.lock:

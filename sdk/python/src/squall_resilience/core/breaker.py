@@ -28,6 +28,7 @@ Outcome = Literal["success", "failure", "nothing"]
 """"nothing": the call was cancelled, or was never sent; it says nothing about the dependency."""
 
 NOTES_MAX = 64
+_FULL = (0.0,) * NOTES_MAX
 _DOUBLINGS_MAX = 32
 _LOOKS = 10
 """The latency is looked at so many times in a period."""
@@ -88,7 +89,6 @@ class BreakerCore:
         "_openings",
         "_periods",
         "_random",
-        "_retired",
         "_row",
         "_since",
         "_stretch",
@@ -118,7 +118,6 @@ class BreakerCore:
         self.changed: dict[tuple[State, State, str], int] = {}
         """How often, by old state, new state and cause."""
         self.successes = self.failures = self.rejected = 0
-        self._retired: list[float] = []
         self._random = random
         self._forced: Literal["open", "closed"] | None = None
         self._since = now
@@ -175,8 +174,14 @@ class BreakerCore:
                 self._row += 1
                 self._judge(now)
 
-    def settle(self, now: float) -> None:
-        """Take the notes into account, and look at the windows when it is time."""
+    def settle(self, now: float, notes: list[float] | None = None) -> None:
+        """Take the notes into account, and look at the windows when it is time.
+
+        `notes` are those that the caller holds: when they are of an earlier time they are only counted.
+        """
+        if notes is not None and notes is not self.notes:
+            self._take_in_late(notes)
+            return
         self._take_in()
         if self.notes is None or self._looked_at <= now < self.due:
             return  # (a clock that went back is looked at again: what was due then might be far ahead)
@@ -197,7 +202,6 @@ class BreakerCore:
         self.due = min(self._periods.ends_at, now + min(of.period, of.window) / _LOOKS)
 
     def _take_in(self) -> None:
-        self._take_in_late()
         if self.notes is None:
             return
         batch = self.notes[:]
@@ -208,9 +212,9 @@ class BreakerCore:
             self._row = 0
             self._latency.note(batch)
 
-    def _take_in_late(self) -> None:
-        late = len(self._retired)
-        del self._retired[:late]
+    def _take_in_late(self, notes: list[float]) -> None:
+        late = len(notes[NOTES_MAX:])
+        del notes[NOTES_MAX : NOTES_MAX + late]
         self.successes += late
 
     def _tally(self, outcome: Outcome) -> None:
@@ -261,7 +265,7 @@ class BreakerCore:
         self._move_on(now)
 
     def forget_trials(self) -> None:
-        """Take back the trials under way: nobody is there any more to end them."""
+        """Take back the trials under way: nobody is waited for any more."""
         self._trials.under_way.clear()
 
     def _enforce(self, now: float, cause: str) -> None:
@@ -328,8 +332,8 @@ class BreakerCore:
         self.changes.append(Change(old, new, cause, figures))
         self.changed[old, new, cause] = self.changed.get((old, new, cause), 0) + 1
         if self.notes is not None:
-            self._take_in_late()
-            self._retired = self.notes
+            self.notes.extend(_FULL)  # so that whoever still writes there comes here at once
+        self.forget_trials()  # those still under way prove nothing any more
         self.state, self._since = new, now
         self.notes = [] if new in {"closed", "forced_closed"} else None
         if new == "open":
