@@ -16,12 +16,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from squall_resilience.adapters.bounded_sockets import BoundedSocket, BoundedSSLSocket, bounded
+from squall_resilience.adapters.http_rules import NotSent
 from squall_resilience.deadline import at_most
 
 if TYPE_CHECKING:
     from squall_resilience.client import ClientSettings
 
-__all__ = ["Connections", "Lease", "Place", "PoolTimeout"]
+__all__ = ["Connections", "Lease", "Place"]
 
 
 class Place(NamedTuple):
@@ -30,10 +31,6 @@ class Place(NamedTuple):
     scheme: str
     host: str
     port: int
-
-
-class PoolTimeout(TimeoutError):
-    """No connection was free in time: nothing was sent."""
 
 
 class Lease:
@@ -67,6 +64,7 @@ class Connections:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
+        self._own: dict[Place, ClientSettings] = {}
         self._idle: dict[Place, deque[Lease]] = {}
         self._open: dict[Place, int] = {}
         self._line: deque[_Waiting] = deque()
@@ -98,23 +96,24 @@ class Connections:
             idle = sum(len(each) for each in self._idle.values())
             return {"open": sum(self._open.values()), "idle": idle, "waiting": len(self._line)}
 
-    def take(self, place: Place) -> Lease:
+    def take(self, place: Place, settings: ClientSettings | None = None) -> Lease:
         """A connection that seems to be alive, else one that is opened now; given back by `give_back` or `drop`.
 
-        Raises PoolTimeout when all are in use for longer than `pool_timeout`, OSError when none can be opened.
+        `settings`: this place's own, in place of the pool's; of them the number of connections in all is passed over.
+        Raises NotSent when all are in use for longer than `pool_timeout`, OSError when none can be opened.
         """
         if self._pid != os.getpid():
             self._begin()
-        return self._ready(self._reserve(place))
+        return self._ready(self._reserve(place, settings))
 
-    def take_new(self, place: Place) -> Lease:
+    def take_new(self, place: Place, settings: ClientSettings | None = None) -> Lease:
         """One that is opened now, whatever is kept: kept ones to this place may all be as dead as the last."""
         with self._lock:
             stale = list(self._idle.pop(place, ()))
             for _ in stale:
                 self._forget(place)
         _close(stale)
-        return self._ready(self._reserve(place))
+        return self._ready(self._reserve(place, settings))
 
     def _ready(self, lease: Lease) -> Lease:
         place = lease.place
@@ -124,7 +123,7 @@ class Connections:
             except BaseException:
                 self.drop(lease)
                 raise
-        settings, sock = self._settings, lease.connection.sock
+        settings, sock = self._of(place), lease.connection.sock
         if isinstance(sock, (BoundedSocket, BoundedSSLSocket)):
             sock.read_seconds, sock.write_seconds = settings.read_timeout, settings.write_timeout
         return lease
@@ -153,8 +152,12 @@ class Connections:
                 self._serve()
         _close([lease])
 
-    def _reserve(self, place: Place) -> Lease:
+    def _reserve(self, place: Place, settings: ClientSettings | None) -> Lease:
         with self._lock:
+            if settings is None:
+                self._own.pop(place, None)
+            else:
+                self._own[place] = settings
             stale, lease = self._try(place)
             waiting = _Waiting(place)
             if lease is None:
@@ -162,7 +165,7 @@ class Connections:
         _close(stale)
         if lease is not None:
             return lease
-        seconds = at_most(self._settings.pool_timeout)
+        seconds = at_most(self._of(place).pool_timeout)
         try:
             waiting.called.wait(seconds)
         except BaseException:
@@ -172,11 +175,14 @@ class Connections:
             raise
         self._leave(waiting)
         if waiting.lease is None:
-            raise PoolTimeout(
+            raise NotSent(
                 f"no connection to {place.host}:{place.port} was free within {seconds:g} s: at most"
-                f" {self._settings.per_host} to one host and {self._settings.connections} in all"
+                f" {self._of(place).per_host} to this host and {self._settings.connections} in all"
             )
         return waiting.lease
+
+    def _of(self, place: Place) -> ClientSettings:
+        return self._own.get(place, self._settings)
 
     def _leave(self, waiting: _Waiting) -> None:
         with self._lock:
@@ -191,12 +197,12 @@ class Connections:
         idle = self._idle.get(place)
         while idle:
             lease = idle.pop()  # the one used last is the likeliest to be alive
-            if monotonic() - lease.since <= self._settings.idle and not _is_over(lease):
+            if monotonic() - lease.since <= self._of(place).idle and not _is_over(lease):
                 lease.reused = True
                 return stale, lease
             self._forget(place)
             stale.append(lease)
-        if self._open.get(place, 0) >= self._settings.per_host:
+        if self._open.get(place, 0) >= self._of(place).per_host:
             return stale, None
         if sum(self._open.values()) >= self._settings.connections:
             oldest = min((each[0] for each in self._idle.values() if each), key=lambda each: each.since, default=None)
@@ -224,7 +230,7 @@ class Connections:
         now = monotonic()
         for place, idle in list(self._idle.items()):
             while idle and (
-                now - idle[0].since > self._settings.idle or self._open.get(place, 0) > self._settings.per_host
+                now - idle[0].since > self._of(place).idle or self._open.get(place, 0) > self._of(place).per_host
             ):
                 surplus.append(idle.popleft())
                 self._forget(place)
@@ -248,7 +254,7 @@ class Connections:
     # without the lock
 
     def _connect(self, place: Place) -> http.client.HTTPConnection:
-        seconds = at_most(self._settings.connect_timeout)
+        seconds = at_most(self._of(place).connect_timeout)
         if seconds is not None and seconds <= 0.0:
             raise TimeoutError("the deadline has passed")
         if place.scheme == "https":

@@ -10,21 +10,24 @@ from __future__ import annotations
 import http.client
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import urlsplit
 
-from squall_resilience.adapters.connections import Connections, Lease, Place, PoolTimeout
-from squall_resilience.adapters.http_rules import FailedAnswer, HttpRules, retry_after_seconds
+from squall_resilience.adapters.connections import Connections, Lease, Place
+from squall_resilience.adapters.http_rules import FailedAnswer, HttpRules, NotSent, retry_after_seconds
 from squall_resilience.adapters.policies import PolicyFor, Routes
 from squall_resilience.client import ClientSettings
 from squall_resilience.propagation import outgoing
+from squall_resilience.retry import idempotent
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-__all__ = ["Answer", "AnswerTooLarge", "HttpClient", "PoolTimeout", "Request"]
+    from squall_resilience.policy.chain import Policy
+
+__all__ = ["Answer", "AnswerTooLarge", "HttpClient", "NotSent", "Request"]
 
 BODY_BYTES_MAX = 64 * 1024 * 1024
 _PORTS = {"http": 80, "https": 443}
@@ -85,9 +88,7 @@ class HttpClient:
         self.rules = rules or HttpRules()
         self.connections = Connections(self.settings, context)
         self._body_bytes_max = body_bytes_max
-        self._routes: Routes[Callable[[Request], Answer]] = Routes(
-            policies, lambda policy: policy.wrap_sync(self._send), self._send
-        )
+        self._routes: Routes[Callable[[Request], Answer]] = Routes(policies, self._through)
 
     def configure(self, settings: ClientSettings) -> None:
         """Take other time-outs and pool sizes, for a section of a settings file."""
@@ -105,8 +106,8 @@ class HttpClient:
     ) -> Answer:
         """Send a request and read the whole answer, whatever its status; `data` is sent as JSON.
 
-        Raises what the policy rejects with (`Rejected`, `DeadlineExceeded`), PoolTimeout, OSError for what the network
-        does, http.client.HTTPException for what is no HTTP, ValueError for a URL that is none.
+        Raises what the policy rejects with (`Rejected`, `DeadlineExceeded`), NotSent when no connection was free, OSError
+        for what the network does, http.client.HTTPException for what is no HTTP, ValueError for a URL that is none.
         """
         parts = urlsplit(url)
         if parts.scheme not in _PORTS or not parts.hostname:
@@ -118,23 +119,30 @@ class HttpClient:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         place = Place(parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme])
         repeatable = self.rules.may_repeat(method, sent)
-        through = self._routes.of(place.scheme, place.host, place.port)
+        through = self._routes.of(*place, repeatable=repeatable)
         try:
             return through(Request(method, place, target, sent, body, repeatable))
         except FailedAnswer as failed:
-            answer = failed.response
-            assert isinstance(answer, Answer)  # noqa: S101 - made below
-            return answer
+            return cast("Answer", failed.response)
 
-    def _send(self, request: Request) -> Answer:
-        answer = self._exchange(request)
+    def _through(self, policy: Policy | None, *, repeatable: bool) -> Callable[[Request], Answer]:
+        if policy is None:
+            return self._send
+
+        def send(request: Request) -> Answer:
+            return self._send(request, policy.settings.client)
+
+        return policy.wrap_sync(idempotent(send) if repeatable else send)
+
+    def _send(self, request: Request, settings: ClientSettings | None = None) -> Answer:
+        answer = self._exchange(request, settings or self.settings)
         if self.rules.fails(answer.status):
             raise FailedAnswer(answer, answer.status, retry_after_seconds(answer.headers.get("retry-after")))
         return answer
 
-    def _exchange(self, request: Request) -> Answer:
+    def _exchange(self, request: Request, settings: ClientSettings) -> Answer:
         """One request and its answer; once more where a kept connection turns out to be closed by the other side."""
-        lease = self.connections.take(request.place)
+        lease = self.connections.take(request.place, settings)
         try:
             answer, keep = self._over(lease, request)
         except (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected):
@@ -147,10 +155,10 @@ class HttpClient:
         else:
             (self.connections.give_back if keep else self.connections.drop)(lease)
             return answer
-        return self._exchange_anew(request)
+        return self._exchange_anew(request, settings)
 
-    def _exchange_anew(self, request: Request) -> Answer:
-        lease = self.connections.take_new(request.place)
+    def _exchange_anew(self, request: Request, settings: ClientSettings) -> Answer:
+        lease = self.connections.take_new(request.place, settings)
         try:
             answer, keep = self._over(lease, request)
         except BaseException:

@@ -7,13 +7,15 @@ within a chain it travels as `FailedAnswer`, and at the chain's end the caller g
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from time import time
 from typing import Generic, TypeVar
 
-__all__ = ["IDEMPOTENT", "FailedAnswer", "HttpRules", "retry_after_seconds"]
+from squall_resilience.errors import Rejected
+
+__all__ = ["IDEMPOTENT", "FailedAnswer", "HttpRules", "Meanings", "NotSent", "retry_after_seconds"]
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be sent again without harm (RFC 9110, 9.2.2)."""
@@ -25,19 +27,60 @@ SECONDS_MAX = 86_400.0
 R = TypeVar("R")
 
 
-class FailedAnswer(Exception, Generic[R]):
-    """An answer that counts as a failure, with the library's own response.
+class FailedAnswer(ConnectionError, Generic[R]):
+    """An answer that counts as a failure, with the library's own response; only within a chain.
 
-    `retry_after` is what its Retry-After header asks for, in seconds; None when it asks for nothing.
+    A ConnectionError, because a retry takes those for passing. `retry_after` is what the answer's Retry-After header asks
+    for, in seconds; None when it asks for nothing.
     """
-
-    link = "transport"
 
     def __init__(self, response: R, status: int, retry_after: float | None) -> None:
         super().__init__(f"answered {status}")
         self.response = response
         self.status = status
         self.retry_after = retry_after
+
+
+class NotSent(Rejected, TimeoutError):
+    """No connection was free in time: nothing was sent."""
+
+    link = "transport"
+
+
+class Meanings:
+    """A client library's own errors, with what they mean to patterns: still the library's types, and the standard ones too.
+
+    Libraries have exception trees of their own, in which a refused connection is no ConnectionRefusedError. An error is given
+    a class that is both, so that a retry knows it for passing, and the caller catches what it always caught.
+    """
+
+    def __init__(self, *pairs: tuple[type[Exception], tuple[type[Exception], ...]]) -> None:
+        self._pairs = pairs
+        self._made: dict[type[Exception], type[Exception] | None] = {}
+
+    def of(self, error: Exception) -> Exception:
+        """The same error with its meaning; itself when it has none here, or has it already."""
+        kind = type(error)
+        if kind not in self._made:
+            self._made[kind] = self._make(kind)
+        both = self._made[kind]
+        if both is None:
+            return error
+        made = both.__new__(both)
+        made.__dict__.update(error.__dict__)
+        made.args = error.args
+        made.__cause__ = error.__cause__
+        made.__context__ = error.__context__
+        return made.with_traceback(error.__traceback__)
+
+    def _make(self, kind: type[Exception]) -> type[Exception] | None:
+        for of, meanings in self._pairs:
+            if issubclass(kind, of):
+                new = tuple(each for each in meanings if not issubclass(kind, each))
+                if not new:
+                    return None
+                return type(kind.__name__, (kind, *new), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+        return None
 
 
 @dataclass(frozen=True)
@@ -50,8 +93,10 @@ class HttpRules:
     """Methods that are retried and hedged."""
     idempotency_header: str = "idempotency-key"
     """A request that carries this header may be sent again whatever its method; empty: none does."""
-    carried: frozenset[str] = field(default=frozenset({"traceparent", "tracestate", "baggage"}))
-    """Headers of the trace; written where OpenTelemetry is in use and the caller has not."""
+    body_within: int = 1_048_576
+    """An answer's body of at most so many bytes, by its Content-Length, is read within the chain, so that time-outs and
+    breakers see one that does not come. A longer one, and one of unknown length (a stream), is the caller's: to the chain the
+    call has ended when its headers are there."""
 
     def may_repeat(self, method: str, headers: object = ()) -> bool:
         """Whether a request of this method, with these headers (anything that `in` can be asked of), may be sent again."""
@@ -62,6 +107,12 @@ class HttpRules:
         wanted = self.idempotency_header.lower()
         names = headers if isinstance(headers, (list, tuple)) else list(headers)  # type: ignore[call-overload]
         return any(str(name).lower() == wanted for name in names)
+
+    def reads(self, status: int, length: str | None, *, bodiless: bool = False) -> bool:
+        """Whether an answer's body is read within the chain: its Content-Length is `length`; any body of a failure is."""
+        if bodiless or self.fails(status):
+            return True
+        return length is not None and length.isascii() and length.isdigit() and int(length) <= self.body_within
 
     def fails(self, status: int) -> bool:
         """Whether an answer of this status is a failure."""

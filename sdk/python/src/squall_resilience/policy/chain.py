@@ -185,7 +185,7 @@ class Policy(Pattern):
         sure = bool(getattr(call, _IDEMPOTENT, False))
         if is_async(call):
             return cast("R", self._awaited[sure](cast("Callable[..., Awaitable[object]]", call), *args, **kwargs))
-        return cast("R", self._called[sure](call, *args, **kwargs))
+        return self._called[sure](call, *args, **kwargs)
 
     def _weave_sync(self, call: Callable[P, R]) -> Callable[P, R]:
         woven = self._weave(lambda links: functools.reduce(lambda inner, link: link.wrap_sync(inner), links, call))
