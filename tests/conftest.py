@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from tests import servers
+from tests import measured, servers
 from tests.kernel_world import (  # noqa: F401 - hooks and a fixture: tests marked `kernel` have a world of their own
     kernel_world,
     pytest_runtest_setup,
@@ -29,6 +29,13 @@ def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SQUALL_STATE", str(tmp_path_factory.mktemp("squall-state")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _workers_are_measured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What workers do is counted in the coverage, in the tests that are about that."""
+    if request.path.relative_to(request.config.rootpath / "tests").parts[0] in measured.FOLDERS:
+        measured.measure_workers(monkeypatch)
 
 
 @pytest.fixture
