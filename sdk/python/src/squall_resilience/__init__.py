@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from squall_resilience.breaker import BreakerReading, BreakerSettings, CircuitBreaker
+    from squall_resilience.fallback import Fallback, FallbackSettings
+    from squall_resilience.retry import Retry, RetryBudget, RetrySettings, attempt_number, idempotent
+    from squall_resilience.staleness import Staleness, staleness
+    from squall_resilience.timeout import Timeout, TimeoutGuard, TimeoutSettings
 
 __version__ = "0.1.0"
 
@@ -17,12 +21,36 @@ __all__ = [
     "BreakerReading",
     "BreakerSettings",
     "CircuitBreaker",
+    "Fallback",
+    "FallbackSettings",
+    "Retry",
+    "RetryBudget",
+    "RetrySettings",
+    "Staleness",
+    "Timeout",
+    "TimeoutGuard",
+    "TimeoutSettings",
+    "attempt_number",
+    "idempotent",
+    "staleness",
 ]
 
 _HOMES = {
     "BreakerReading": "breaker",
     "BreakerSettings": "breaker",
     "CircuitBreaker": "breaker",
+    "Fallback": "fallback",
+    "FallbackSettings": "fallback",
+    "Retry": "retry",
+    "RetryBudget": "retry",
+    "RetrySettings": "retry",
+    "Staleness": "staleness",
+    "Timeout": "timeout",
+    "TimeoutGuard": "timeout",
+    "TimeoutSettings": "timeout",
+    "attempt_number": "retry",
+    "idempotent": "retry",
+    "staleness": "staleness",
 }
 
 
