@@ -14,7 +14,7 @@ from squall_resilience.errors import BreakerOpen, SettingsError
 from squall_resilience.events import Event, FellBack
 from squall_resilience.fallback import Fallback, FallbackSettings
 from squall_resilience.metrics import Registry
-from squall_resilience.staleness import Substitute, staleness
+from squall_resilience.substitutes import Substitute, staleness
 from tests.resilience.worlds import World, both
 
 if TYPE_CHECKING:

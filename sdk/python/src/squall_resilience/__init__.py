@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from squall_resilience.breaker import BreakerReading, BreakerSettings, CircuitBreaker
     from squall_resilience.fallback import Fallback, FallbackSettings
     from squall_resilience.retry import Retry, RetryBudget, RetrySettings, attempt_number, idempotent
-    from squall_resilience.staleness import Staleness, staleness
+    from squall_resilience.substitutes import Staleness, staleness
     from squall_resilience.timeout import Timeout, TimeoutGuard, TimeoutSettings
 
 __version__ = "0.1.0"
@@ -44,13 +44,13 @@ _HOMES = {
     "Retry": "retry",
     "RetryBudget": "retry",
     "RetrySettings": "retry",
-    "Staleness": "staleness",
+    "Staleness": "substitutes",
     "Timeout": "timeout",
     "TimeoutGuard": "timeout",
     "TimeoutSettings": "timeout",
     "attempt_number": "retry",
     "idempotent": "retry",
-    "staleness": "staleness",
+    "staleness": "substitutes",
 }
 
 

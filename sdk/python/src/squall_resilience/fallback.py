@@ -18,7 +18,7 @@ from squall_resilience.metrics import Registry, Sample
 from squall_resilience.metrics import registry as process_registry
 from squall_resilience.pattern import Pattern
 from squall_resilience.settings import Settings, count, seconds, switch
-from squall_resilience.staleness import Substitute, notice
+from squall_resilience.substitutes import Substitute, notice
 from squall_resilience.tries import told
 
 if TYPE_CHECKING:
