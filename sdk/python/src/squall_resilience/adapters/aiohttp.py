@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import aiohttp
 from aiohttp import hdrs, payload
 
-from squall_resilience.adapters.http_rules import FailedAnswer, HttpRules, Meanings, retry_after_seconds
+from squall_resilience.adapters.http_rules import FailedAnswer, HttpRules, Meanings, Sent, retry_after_seconds
 from squall_resilience.adapters.policies import PolicyFor, Routes
 from squall_resilience.client import ClientSettings
 from squall_resilience.propagation import outgoing
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from squall_resilience.policy.chain import Policy
 
-    Send = Callable[[ClientRequest, ClientHandlerType], Awaitable[ClientResponse]]
+    Send = Callable[[Sent[tuple[ClientRequest, ClientHandlerType]]], Awaitable[ClientResponse]]
 
 __all__ = ["Resilient", "session"]
 
@@ -47,8 +47,8 @@ class Resilient:
         self._routes: Routes[Send] = Routes(policies, self._through)
 
     def _through(self, policy: Policy | None, *, repeatable: bool) -> Send:
-        async def send(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-            return await self._send(request, handler)
+        async def send(sent: Sent[tuple[ClientRequest, ClientHandlerType]]) -> ClientResponse:
+            return await self._send(*sent.request)
 
         if policy is None:
             return send
@@ -60,7 +60,7 @@ class Resilient:
         repeatable = _is_whole(request) and self._rules.may_repeat(request.method, list(request.headers))
         through = self._routes.of(url.scheme, url.host or "", url.port or 0, repeatable=repeatable)
         try:
-            return await through(request, handler)
+            return await through(Sent((request, handler)))
         except FailedAnswer as failed:
             return cast("ClientResponse", failed.response)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import urlsplit
 
@@ -39,15 +39,24 @@ class AnswerTooLarge(http.client.HTTPException):
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent, as often as the policy says."""
+    """What is sent, as often as the policy says.
+
+    A GET or HEAD has a hash, by which a fallback finds its last good answer: of the same URL, asked for with the same
+    headers. Others have none: an earlier order's answer is no answer to this one.
+    """
 
     method: str
     place: Place
     target: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
     repeatable: bool = True
     """Whether sending it twice does no harm."""
+
+    def __hash__(self) -> int:
+        if self.method not in {"GET", "HEAD"}:
+            raise TypeError(f"{self.method} has no last good answer")
+        return hash((self.method, self.place, self.target, self.headers, self.body))
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ class HttpClient:
         repeatable = self.rules.may_repeat(method, sent)
         through = self._routes.of(*place, repeatable=repeatable)
         try:
-            return through(Request(method, place, target, sent, body, repeatable))
+            return through(Request(method.upper(), place, target, tuple(sent.items()), body, repeatable))
         except FailedAnswer as failed:
             return cast("Answer", failed.response)
 
@@ -170,7 +179,8 @@ class HttpClient:
     def _over(self, lease: Lease, request: Request) -> tuple[Answer, bool]:
         connection = lease.connection
         assert connection is not None  # noqa: S101 - `take` has opened it
-        headers = {**request.headers, **outgoing(request.headers)}
+        given = dict(request.headers)
+        headers = {**given, **outgoing(given)}
         connection.request(request.method, request.target, request.body, headers)
         with connection.getresponse() as response:
             body = response.read(self._body_bytes_max + 1)

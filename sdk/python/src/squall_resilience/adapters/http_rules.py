@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from squall_resilience.errors import Rejected
 
-__all__ = ["IDEMPOTENT", "FailedAnswer", "HttpRules", "Meanings", "NotSent", "retry_after_seconds"]
+__all__ = ["IDEMPOTENT", "FailedAnswer", "HttpRules", "Meanings", "NotSent", "Sent", "retry_after_seconds"]
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be sent again without harm (RFC 9110, 9.2.2)."""
@@ -39,6 +39,17 @@ class FailedAnswer(ConnectionError, Generic[R]):
         self.response = response
         self.status = status
         self.retry_after = retry_after
+
+
+@dataclass
+class Sent(Generic[R]):
+    """A library's own request as an argument of a chain: without a hash, since what it answers cannot be given twice.
+
+    So a fallback keeps no last good answer of it; its `preset` and `compute` hold. Put a fallback that keeps answers
+    around the function that makes something of the response.
+    """
+
+    request: R
 
 
 class NotSent(Rejected, TimeoutError):

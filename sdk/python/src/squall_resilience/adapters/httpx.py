@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import httpx
 
-from squall_resilience.adapters.http_rules import FailedAnswer, HttpRules
+from squall_resilience.adapters.http_rules import FailedAnswer, HttpRules, Sent
 from squall_resilience.adapters.httpx_family import Exchange, limits, timeout
 from squall_resilience.adapters.policies import PolicyFor, Routes
 from squall_resilience.client import ClientSettings
@@ -40,11 +40,11 @@ class ResilientTransport(httpx.BaseTransport):
     ) -> None:
         self._exchange = Exchange(httpx, settings, rules)
         self._transport = transport or httpx.HTTPTransport(limits=limits(httpx, self._exchange.settings))
-        self._routes: Routes[Callable[[httpx.Request], httpx.Response]] = Routes(policies, self._through)
+        self._routes: Routes[Callable[[Sent[httpx.Request]], httpx.Response]] = Routes(policies, self._through)
 
-    def _through(self, policy: Policy | None, *, repeatable: bool) -> Callable[[httpx.Request], httpx.Response]:
-        def send(request: httpx.Request) -> httpx.Response:
-            return self._send(request, policy)
+    def _through(self, policy: Policy | None, *, repeatable: bool) -> Callable[[Sent[httpx.Request]], httpx.Response]:
+        def send(sent: Sent[httpx.Request]) -> httpx.Response:
+            return self._send(sent.request, policy)
 
         if policy is None:
             return send
@@ -73,7 +73,7 @@ class ResilientTransport(httpx.BaseTransport):
         exchange = self._exchange
         through = self._routes.of(*exchange.where(request), repeatable=exchange.may_repeat(request))
         try:
-            return through(request)
+            return through(Sent(request))
         except FailedAnswer as failed:
             return cast("httpx.Response", failed.response)
 
@@ -95,13 +95,15 @@ class AsyncResilientTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self._exchange = Exchange(httpx, settings, rules)
         self._transport = transport or httpx.AsyncHTTPTransport(limits=limits(httpx, self._exchange.settings))
-        self._routes: Routes[Callable[[httpx.Request], Awaitable[httpx.Response]]] = Routes(policies, self._through)
+        self._routes: Routes[Callable[[Sent[httpx.Request]], Awaitable[httpx.Response]]] = Routes(
+            policies, self._through
+        )
 
     def _through(
         self, policy: Policy | None, *, repeatable: bool
-    ) -> Callable[[httpx.Request], Awaitable[httpx.Response]]:
-        async def send(request: httpx.Request) -> httpx.Response:
-            return await self._send(request, policy)
+    ) -> Callable[[Sent[httpx.Request]], Awaitable[httpx.Response]]:
+        async def send(sent: Sent[httpx.Request]) -> httpx.Response:
+            return await self._send(sent.request, policy)
 
         if policy is None:
             return send
@@ -130,7 +132,7 @@ class AsyncResilientTransport(httpx.AsyncBaseTransport):
         exchange = self._exchange
         through = self._routes.of(*exchange.where(request), repeatable=exchange.may_repeat(request))
         try:
-            return await through(request)
+            return await through(Sent(request))
         except FailedAnswer as failed:
             return cast("httpx.Response", failed.response)
 

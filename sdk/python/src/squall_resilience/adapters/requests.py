@@ -43,9 +43,9 @@ REFUSED = Meanings((requests.exceptions.ConnectionError, (ConnectionRefusedError
 _PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Sending:
-    """What an adapter is asked to send."""
+    """What an adapter is asked to send; without a hash, see `Sent`."""
 
     request: PreparedRequest
     stream: bool

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from squall_resilience.breaker import CircuitBreaker
 from squall_resilience.bulkhead import Bulkhead
+from squall_resilience.fallback import Fallback
 from squall_resilience.policy.total import Deadline
 from squall_resilience.rate_limiter import RateLimiter
 from squall_resilience.retry import Retry
@@ -37,5 +38,6 @@ PARTS: Mapping[str, Callable[..., Pattern]] = {
     "rate_limiter": RateLimiter,
     "retry": Retry,
     "deadline": Deadline,
+    "fallback": Fallback,
 }
 """Each takes (dependency, settings, clock=, listeners=, registry=)."""

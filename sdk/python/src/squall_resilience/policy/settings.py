@@ -10,6 +10,7 @@ from squall_resilience.breaker import BreakerSettings
 from squall_resilience.bulkhead import BulkheadSettings
 from squall_resilience.client import ClientSettings
 from squall_resilience.errors import Problem, SettingsError
+from squall_resilience.fallback import FallbackSettings
 from squall_resilience.policy.overlay import overlay
 from squall_resilience.rate_limiter import RateLimiterSettings
 from squall_resilience.retry import RetrySettings
@@ -39,6 +40,7 @@ class PolicySettings(Settings):
     retry: RetrySettings | None = field(default=None, metadata={"part": RetrySettings})
     deadline: TimeoutSettings | None = field(default=None, metadata={"part": TimeoutSettings})
     """For the whole call: all attempts and the waits between them."""
+    fallback: FallbackSettings | None = field(default=None, metadata={"part": FallbackSettings})
 
     def __post_init__(self) -> None:
         super().__post_init__()
