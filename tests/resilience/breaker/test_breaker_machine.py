@@ -45,9 +45,9 @@ class Naive:
     all_ended: list[bool] = field(default_factory=list)
     """Since it was closed last."""
     seen: int = 0
-    """Calls that came while half-open since the last trial."""
-    tried: bool = False
-    """Whether there was one."""
+    """Calls that came while half-open, or since a turn found no place, that one included."""
+    tried: int = 0
+    """Turns taken of those."""
     trials: list[Under] = field(default_factory=list)
     proofs: list[bool] = field(default_factory=list)
     totals: dict[str, int] = field(default_factory=lambda: {"success": 0, "failure": 0, "nothing": 0, "rejected": 0})
@@ -63,7 +63,7 @@ class Naive:
         if self.passing:
             self.period, self.ended, self.verdicts, self.all_ended = self.now, [], [], []
         if state == "half_open":
-            self.seen, self.tried, self.proofs = 0, False, []
+            self.seen, self.tried, self.proofs = 0, 0, []
 
     def wait(self) -> float:
         wait = self.of.wait
@@ -135,13 +135,15 @@ class Naive:
             return Under(self.epoch, trial=False, waited_from=self.now)
         if self.state == "half_open":
             self.seen += 1
-            turn = self.seen * Fraction(str(self.of.trial_share)) >= 1 or not self.tried
+            turn = self.tried < 1 + math.floor((self.seen - 1) * Fraction(str(self.of.trial_share)))
             room = len(self.trials) < self.of.trials_at_once
-            if turn and room and len(self.trials) + len(self.proofs) < self.of.trials:
-                self.seen = 0
+            room = room and len(self.trials) + len(self.proofs) < self.of.trials
+            if turn and not room:
+                self.seen, self.tried = 1, 0
+            elif turn:
+                self.tried += 1
                 trial = Under(self.epoch, trial=True, waited_from=self.now)
                 self.trials.append(trial)
-                self.tried = True
                 return trial
         self.totals["rejected"] += 1
         return None
@@ -305,4 +307,4 @@ class Breakers(RuleBasedStateMachine):
 
 
 TestBreakers = Breakers.TestCase
-TestBreakers.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestBreakers.settings = settings(stateful_step_count=60, deadline=None)

@@ -12,9 +12,9 @@ _WHOLE = 1_000_000
 class Trials:
     """The share of the calls that are tried while a breaker is half-open, and how they went.
 
-    The share is counted in whole numbers: of any n calls in a row that come, never more than their share rounded up are
-    let through, and exactly so many while no bound is in the way. A turn that finds all places taken is kept for the
-    next call; more than one is not kept, so that no burst follows.
+    The share is counted in millionths, as whole numbers: of the first n calls it is n times the share, rounded up, that
+    are let through while no bound is in the way. A turn that finds all places taken is kept for the next call; more than
+    one is not kept, so that no burst follows.
     """
 
     __slots__ = ("_credit", "lost", "under_way", "won")
@@ -28,12 +28,14 @@ class Trials:
     def offer(self, number: int, now: float, *, share: float, at_once: int, in_all: int) -> bool:
         """Whether the call that comes now is tried; the first one is."""
         step = max(round(share * _WHOLE), 1)
-        credit = _WHOLE if self._credit is None else min(self._credit + step, _WHOLE)
-        under_way = len(self.under_way)
-        if credit < _WHOLE or under_way >= at_once or self.won + self.lost + under_way >= in_all:
-            self._credit = credit
+        self._credit = _WHOLE if self._credit is None else self._credit + step
+        if self._credit < _WHOLE:
             return False
-        self._credit = credit - _WHOLE
+        under_way = len(self.under_way)
+        if under_way >= at_once or self.won + self.lost + under_way >= in_all:
+            self._credit = _WHOLE
+            return False
+        self._credit -= _WHOLE
         self.under_way[number] = now
         return True
 
