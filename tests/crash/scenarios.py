@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from squall.injectors.line import LineInjector
 from squall.injectors.netem import HtbInjector
+from squall.kernel import proc
 from squall.kernel.bpf import loads
 
 __all__ = ["SCENARIOS", "Place", "Scenario"]
@@ -31,6 +33,8 @@ class Place:
     apart: int = 0
     go: int = 0
     """The pid of a Go service, 0 where there is none."""
+    chaos: str = ""
+    """A folder in which middlewares can be driven."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Scenario:
         faults = [self._fault(dict(fault), place) for fault in self.faults]
         alive = {"command": place.name} if self.follow else {"pid": place.pid}
         probes: list[dict[str, Any]] = [{"name": "alive", "process": alive, "every": "20ms"}]
-        if any(fault["type"].startswith("http.") for fault in faults):
+        if any("route" in fault["targets"] and fault["type"].startswith("http.") for fault in faults):
             url = f"http://127.0.0.1:{place.listen}/"
             probes.append({"name": "through", "http": {"url": url}, "every": "20ms", "timeout": "1s"})
         return {
@@ -94,6 +98,8 @@ class Scenario:
             fault["path"] = place.folder
         if "connections" in fault or fault["type"] == "tcp.delay":
             fault["targets"] = {"process": {"pid": place.apart}}
+        elif fault.get("targets") == {"middleware": "crash"}:
+            register(place.pid, Path(place.chaos))
         elif fault["type"].startswith(("tcp.", "http.")):
             fault["targets"] = {"route": {"listen": f"127.0.0.1:{place.listen}", "upstream": f"127.0.0.1:{place.port}"}}
         elif fault.get("targets") == {"netns": "apart"}:
@@ -107,6 +113,15 @@ class Scenario:
         else:
             fault["targets"] = {"process": {"pid": place.pid}}
         return {"duration": self.duration, **fault}
+
+
+def register(pid: int, folder: Path) -> None:
+    """Let this process have a middleware called "crash", as far as Squall can tell (sdk/PROTOCOL.md)."""
+    folder.mkdir(exist_ok=True)
+    stat = proc.read_stat(pid)
+    assert stat is not None
+    head = struct.pack("<8sQQ", b"SQCHAOS1", pid, stat.start_ticks)
+    (folder / f"crash.{pid}.live").write_bytes(head.ljust(96, b"\0") + b"python".ljust(32, b"\0"))
 
 
 def _one(kinds: str, **fault: Any) -> Scenario:
@@ -150,6 +165,7 @@ SCENARIOS: dict[str, Scenario] = {
     "worker-disk": _one("worker", type="stress.disk", fill="1MiB", spare="1MiB"),
     "toxic-tcp": _one("proxy-route toxic", type="tcp.latency", latency="20ms"),
     "toxic-http": _one("proxy-route toxic", type="http.delay", delay="20ms"),
+    "middleware": _one("middleware-worker", type="http.delay", delay="20ms", targets={"middleware": "crash"}),
     "route-down": _one("proxy-route route-down", type="tcp.down"),
     "several": Scenario(
         frozenset({"pause", "file-limit", "worker", "proxy-route", "toxic"}),

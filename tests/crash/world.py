@@ -234,17 +234,24 @@ class World:
         self._order_of_last = order
         return Ended(status, self._log(), point, int(died_ns))
 
+    @property
+    def _chaos(self) -> Path:
+        """Where middlewares are driven."""
+        return self.folder / "chaos"
+
     def _order(self, scenario: Scenario, **given: Any) -> dict[str, Any]:
         (self.folder / "note").write_bytes(b"")
         place = Place(self.target.pid, self.name, self.pulse()[2], self.listen, str(self.folder / "fill"))
+        place = replace(place, chaos=str(self._chaos))
         if self.apart is not None:
             place = replace(place, apart=self.apart.pid)
         if "nil-receiver" in scenario.kinds:
             place = replace(place, go=self._go_service().pid)
+        environment = {"SQUALL_CHAOS_DIR": str(self._chaos), **dict(scenario.environment)}
         order = {
             "state": str(self._there().path), "note": str(self.folder / "note"), "points": str(self.folder / "points"),
             "log": str(self.folder / "engine.log"), "target": self.target.pid, **given,
-            "spec": given.get("spec") or scenario.document(place), "environment": dict(scenario.environment),
+            "spec": given.get("spec") or scenario.document(place), "environment": environment,
         }  # fmt: skip
         if self.disk_megabytes:
             order["disk"] = str(self._disk)
@@ -343,6 +350,7 @@ class World:
         assert list((self.folder / "fill").iterdir()) == [], "files are left"
         assert resource.prlimit(self.target.pid, resource.RLIMIT_NOFILE) == self.files_before
         assert [found for found in recover_orphans(self.state) if found.reverted or found.residue] == []
+        assert all(path.suffix == ".live" for path in self._chaos.glob("*")), "what drove a middleware is left"
         assert self._mounts() == self.mounts, "a mount is left"
         for run in self.state.all_runs():
             if not run.path.name.startswith("checked-"):

@@ -85,7 +85,12 @@ class HijackInjector:
 
     def plan(self, fault: Fault, target: Target, site: Site) -> Plan | Refusal:  # noqa: D102
         if not isinstance(fault, ConnectionFault) or not isinstance(target, ProcessTarget | CgroupTarget | NetnsTarget):
-            return Refusal(self.mechanism, f"a {target.kind} has its proxy in its clients' configuration")
+            why = (
+                "has no connections of its own"
+                if target.kind == "middleware"
+                else "has its proxy in its clients' configuration"
+            )
+            return Refusal(self.mechanism, f"a {target.kind} {why}")
         try:
             return _plan(self.mechanism, fault, target, site)
         except (CannotInject, TargetError) as error:

@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from squall.actions import KernelWorker
+from squall.actions import MiddlewareWorker
 from squall.faults.http import Abort, Delay
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site
 from squall.targets import MiddlewareTarget
@@ -51,7 +51,7 @@ class MiddlewareInjector:
         reason = _refusal(fault) or ("its file would be too long" if len(json.dumps(told)) > _FILE_MOST else None)
         if reason is not None:
             return Refusal(self.mechanism, reason)
-        worker = KernelWorker(
+        worker = MiddlewareWorker(
             token=f"{site.run}/{site.fault}.middleware",
             module="squall.workers.middleware",
             purpose=f"let {target.label} {_purpose(fault)}",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from squall.targets.middleware import Live
     from squall.workers.lifeline import Lifeline
 
-__all__ = ["Config", "main"]
+__all__ = ["Config", "left_of", "main", "remove_left"]
 
 _MODE = 0o644
 _OVER = bytes(8)
@@ -154,6 +154,37 @@ class _Driving:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
         os.close(self._fd)
+
+
+def left_of(folder: Path, name: str, run: str) -> Path | None:
+    """The control file that a worker of this run has left behind, None where there is none or it is another run's."""
+    control = folder / f"{name}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        if json.loads(control.read_bytes())["run"] == run:
+            return control
+    return None
+
+
+def remove_left(folder: Path, name: str, run: str) -> None:
+    """Take away what a worker of this run has left, unless another drives this middleware now; harmless when there is nothing."""
+    lease = folder / f"{name}.lease"
+    try:
+        fd = os.open(lease, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        fd = -1  # without a lease nobody drives it
+    try:
+        if fd >= 0:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        control = left_of(folder, name, run)
+        if control is not None:
+            control.unlink(missing_ok=True)
+            if fd >= 0 and _same(fd, lease):
+                lease.unlink(missing_ok=True)
+    except BlockingIOError:
+        return
+    finally:
+        if fd >= 0:
+            os.close(fd)
 
 
 def _same(fd: int, path: Path) -> bool:
