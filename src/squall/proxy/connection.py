@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING, Final
 
 from squall.proxy.flow import Flow
 from squall.proxy.http.conversation import Conversation, Reason
 from squall.proxy.http.rules import HTTP_KINDS
+from squall.proxy.http2.conversation import Http2
 from squall.proxy.loop import ERROR, HANGUP, READ, WRITE
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class Connection:
         self.closed = False
         self.up: Flow | None = None
         self.down: Flow | None = None
-        self.conversation: Conversation | None = None
+        self.conversation: Conversation | Http2 | None = None
         self.let_go_for: Reason | None = None
         """Why its HTTP messages are no longer followed."""
         self._server: socket.socket | None = None
@@ -132,9 +134,22 @@ class Connection:
         up, down = self.up, self.down
         if up is None or down is None or self.conversation is not None or up.received or down.received:
             return
-        self.conversation = Conversation(self, up, down)
-        up.follow(self.conversation.requests)
-        down.follow(self.conversation.responses)
+        talk = self.conversation = Conversation(self, up, down)
+        up.follow(talk.requests)
+        down.follow(talk.responses)
+
+    def speak_http2(self, held: Sequence[bytes]) -> None:
+        """Follow HTTP/2 instead, beginning with what each direction has in hand."""
+        up, down, before = self.up, self.down, self.conversation
+        if up is None or down is None:
+            return
+        talk = self.conversation = Http2(self, up, down)
+        for flow, side, data in zip((up, down), (talk.requests, talk.responses), held, strict=True):
+            flow.follow(side)
+            if data:
+                side.feed(data, time.monotonic_ns())
+        if before is not None:
+            self.loop.later(before.dismantle)
 
     def forget_conversation(self) -> None:
         """Follow HTTP messages no longer."""

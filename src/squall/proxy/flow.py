@@ -23,10 +23,14 @@ from squall.proxy.toxics import KINDS
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from typing import TypeAlias
 
     from squall.proxy.connection import Connection
-    from squall.proxy.http.side import Side
+    from squall.proxy.http.side import Side as Http1Side
+    from squall.proxy.http2.side import Side as Http2Side
     from squall.proxy.toxics import Direction, Inlet, Stage, Toxic
+
+    Side: TypeAlias = Http1Side | Http2Side
 
 __all__ = ["Flow"]
 
@@ -38,6 +42,8 @@ _SMALL_BYTES: Final = 1 << 15
 _SMALL_READS: Final = 8
 _ROOM_BYTES: Final = 1 << 18
 _REST_READS: Final = 64
+_CROWD_BYTES: Final = 4 << 20
+_CROWD_PIECES: Final = 4096
 _SO_TIMESTAMPNS: Final = 35
 _STAMP = struct.Struct("qq")
 _STAMP_SPACE: Final = 64
@@ -227,6 +233,10 @@ class Flow:
         self._budget.used -= size
         if self.paused and self.in_flight <= self._capacity - (self._capacity >> 3):
             self._resume()
+
+    def crowded(self) -> bool:
+        """Whether much more is in hand than may be read: others have put it here, and it does not get away."""
+        return self.in_flight > self._room() + _CROWD_BYTES or len(self.outlet.queue) > _CROWD_PIECES
 
     def _room(self) -> int:
         return self._capacity if self._budget.used < self._budget.limit else min(self._capacity, _ROOM_BYTES)

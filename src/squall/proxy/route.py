@@ -203,7 +203,7 @@ class Proxy:
     def _tell_conversations(self, toxic: Toxic, *, removed: bool) -> None:
         for connection in list(self.connections):
             if connection.conversation is not None:
-                connection.conversation.changed(toxic, removed=removed)
+                connection.conversation.retime(toxic, removed=removed)
 
     def is_on(self, flow: Flow, toxic: Toxic) -> bool:
         """Whether a toxic is on this direction: one draw for each connection, direction and toxic, kept when the share changes."""

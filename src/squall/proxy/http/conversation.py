@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from squall.proxy.http.chooser import Chooser
 from squall.proxy.http.edits import answer_of
 from squall.proxy.http.heads import (
     NotHttp,
@@ -21,10 +22,9 @@ from squall.proxy.http.heads import (
 )
 from squall.proxy.http.rules import AbortRule, DelayRule, PatchRule, ReplaceRule, Rule
 from squall.proxy.http.side import Message, Side
+from squall.proxy.http2.frames import HEAD_BYTES, PREFACE, is_settings
 
 if TYPE_CHECKING:
-    from random import Random
-
     from squall.proxy.connection import Connection
     from squall.proxy.flow import Flow
     from squall.proxy.loop import Timer
@@ -69,51 +69,14 @@ class Conversation:
         self.requests = RequestSide(self, up, most)
         self.responses = ResponseSide(self, down, most)
         self.gone = self.closing = False
-        self._randoms: dict[str, Random] = {}
-        self._counted: set[int] = set()
+        self.rules = Chooser(self.proxy, up, down)
 
     # Rules
 
-    def chosen(self, request: RequestHead) -> list[tuple[Toxic, Rule]]:
-        """The rules that hit this request, in order: matched, and drawn."""
-        hit = []
-        for toxic in self.proxy.toxics:
-            rule = toxic.attributes
-            if not isinstance(rule, Rule) or not rule.matches(request) or not self._drawn(toxic, rule.percent / 100):
-                continue
-            flow = self.requests.flow if toxic.stream == "upstream" else self.responses.flow
-            if self.proxy.is_on(flow, toxic):
-                hit.append((toxic, rule))
-        return hit
-
-    def _drawn(self, toxic: Toxic, share: float) -> bool:
-        return share >= 1 or self.random(toxic).random() < share
-
-    def random(self, toxic: Toxic) -> Random:
-        """The generator for this toxic's draws on this connection."""
-        if toxic.name not in self._randoms:
-            self._randoms[toxic.name] = self.requests.flow.random(f"{toxic.name}/requests")
-        return self._randoms[toxic.name]
-
-    def hit(self, toxic: Toxic, size: int) -> None:
-        """Count a message that a toxic hits."""
-        hits = toxic.hits
-        hits.requests += 1
-        hits.chunks += 1
-        hits.bytes += size
-        if id(toxic) not in self._counted:
-            self._counted.add(id(toxic))
-            hits.connections += 1
-
-    def delay_ns(self, toxic: Toxic, rule: DelayRule) -> int:
-        """One draw of a delay."""
-        base_ns, jitter_ns = rule.delay * 1_000_000 + rule.delay_ns, rule.jitter * 1_000_000 + rule.jitter_ns
-        return max(0, base_ns + int(jitter_ns * self.random(toxic).uniform(-1, 1))) if jitter_ns else base_ns
-
-    def changed(self, toxic: Toxic, *, removed: bool) -> None:
+    def retime(self, toxic: Toxic, *, removed: bool) -> None:
         """A toxic was changed or removed: what it holds follows at once."""
         rule = toxic.attributes
-        delay_ns = self.delay_ns(toxic, rule) if isinstance(rule, DelayRule) and not removed else None
+        delay_ns = self.rules.delay_ns(toxic, rule) if isinstance(rule, DelayRule) and not removed else None
         for side in (self.requests, self.responses):
             side.changed(toxic, delay_ns)
 
@@ -135,6 +98,12 @@ class Conversation:
                 self.responses.flow.close_after(self.responses)
 
     # Ends
+
+    def speak_http2(self) -> None:
+        """One side began as in HTTP/2: it is followed as that, from the bytes in hand on."""
+        self.gone = True
+        held = [(side, side.take_all()) for side in (self.requests, self.responses)]
+        self.connection.speak_http2([data for _, data in held])
 
     def give_up(self, reason: Reason) -> None:
         """Stop following this connection; if it is in the middle of something replaced, it cannot go on and is closed."""
@@ -173,6 +142,12 @@ class RequestSide(Side):
         self._deadline: Timer | None = None
 
     def ready(self) -> bool:
+        if not self._seen and PREFACE.startswith(self._data[: len(PREFACE)]):
+            if len(self._data) >= len(PREFACE):
+                self.talk.speak_http2()
+            else:
+                self._wait_for_a_line()
+            return False
         return self._message is not None or len(self.talk.pending) < _PENDING_MOST
 
     def check_beginning(self, data: bytes) -> None:
@@ -181,7 +156,11 @@ class RequestSide(Side):
             return
         if not request_may_begin(data):
             raise NotHttp
-        if not self._seen and b"\r\n" not in data and self._deadline is None:
+        if not self._seen and b"\r\n" not in data:
+            self._wait_for_a_line()
+
+    def _wait_for_a_line(self) -> None:
+        if self._deadline is None:
             self._deadline = self.flow.loop.call_later(_FIRST_LINE_S, self._too_slow)
 
     def _too_slow(self) -> None:
@@ -208,7 +187,7 @@ class RequestSide(Side):
         self.take(len(raw))
         self._seen = True
         self.talk.proxy.http["messages"] += 1
-        chosen = self.talk.chosen(head)
+        chosen = self.talk.rules.chosen(head)
         exchange = Exchange(
             head, [item for item in chosen if item[0].stream == "downstream" and not isinstance(item[1], AbortRule)]
         )
@@ -218,11 +197,11 @@ class RequestSide(Side):
         for toxic, rule in chosen:
             if isinstance(rule, AbortRule):
                 self._abort = rule
-                self.talk.hit(toxic, len(raw))
+                self.talk.rules.hit(toxic, len(raw))
                 message.edits = []
                 break
             if toxic.stream == "upstream":
-                self.talk.hit(toxic, len(raw))
+                self.talk.rules.hit(toxic, len(raw))
                 _plan(message, self.talk, toxic, rule)
         self.start(message)
 
@@ -268,6 +247,29 @@ class ResponseSide(Side):
     def __init__(self, talk: Conversation, flow: Flow, body_most: int) -> None:
         super().__init__(talk, flow, body_most)
         self._exchange: Exchange | None = None
+        self._spoken = False
+        self._deadline: Timer | None = None
+
+    def ready(self) -> bool:
+        if not self._spoken and not self.talk.pending and is_settings(self._data):
+            if len(self._data) >= HEAD_BYTES:
+                self.talk.speak_http2()
+            elif self._deadline is None:
+                self._deadline = self.flow.loop.call_later(_FIRST_LINE_S, self._too_slow)
+            return False
+        self._spoken = True
+        return True
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if not self._spoken and not self.talk.gone:
+            self.talk.give_up("not_http")
+
+    def close(self) -> None:
+        super().close()
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def check_beginning(self, data: bytes) -> None:
         if not self.talk.pending or not b"HTTP/1.".startswith(data[:7]):
@@ -290,7 +292,7 @@ class ResponseSide(Side):
         for toxic, _ in exchange.rules:
             rule = toxic.attributes
             if toxic in self.talk.proxy.toxics and isinstance(rule, Rule):
-                self.talk.hit(toxic, len(raw))
+                self.talk.rules.hit(toxic, len(raw))
                 _plan(message, self.talk, toxic, rule)
         self.start(message)
 
@@ -311,6 +313,6 @@ class ResponseSide(Side):
 
 def _plan(message: Message, talk: Conversation, toxic: Toxic, rule: Rule) -> None:
     if isinstance(rule, DelayRule):
-        message.delays[id(toxic)] = talk.delay_ns(toxic, rule)
+        message.delays[id(toxic)] = talk.rules.delay_ns(toxic, rule)
     elif isinstance(rule, (ReplaceRule, PatchRule)):
         message.edits.append((toxic, rule))

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from squall.proxy.http.rules import AbortRule
+    from squall.proxy.toxics import Toxic
 
-__all__ = ["CannotPatch", "answer_of", "change_head", "change_payload", "new_payload", "with_length"]
+__all__ = ["CannotPatch", "answer_of", "apply_edits", "change_head", "change_payload", "new_payload", "with_length"]
 
 _KEPT_BY_REPLACE: Final = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect", b"trailer"}
@@ -69,6 +70,24 @@ def change_head(head: Head, rule: ReplaceRule | PatchRule) -> Head:
     if rule.query and isinstance(head, RequestHead):
         head = replace(head, target=_with_query(head.target, rule.query))
     return head
+
+
+def apply_edits(
+    edits: list[tuple[Toxic, ReplaceRule | PatchRule]], head: Head, collected: bytes | None
+) -> tuple[Head, bytes | None]:
+    """The head and, where there is one, the new body, as these rules make them; one that cannot counts as missed."""
+    payload = None
+    for toxic, rule in edits:
+        try:
+            if isinstance(rule, PatchRule) and rule.body is not None:
+                payload = change_payload(rule, head, payload if payload is not None else collected or b"")
+            elif new_payload(rule) is not None:
+                payload = new_payload(rule)
+        except CannotPatch:
+            toxic.hits.missed += 1
+            continue
+        head = change_head(head, rule)
+    return head, payload
 
 
 def _encoded(headers: Mapping[str, str]) -> dict[bytes, bytes | None]:

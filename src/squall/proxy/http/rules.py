@@ -1,9 +1,10 @@
-"""What the HTTP toxics can be told, and which requests they match."""
+"""What the HTTP and gRPC toxics can be told, and which requests they match."""
 
 from __future__ import annotations
 
 import functools
 import re
+from base64 import b64decode
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
 
     from squall.proxy.http.heads import RequestHead
 
-__all__ = ["HTTP_KINDS", "AbortRule", "DelayRule", "PatchRule", "ReplaceRule", "Rule", "check_names"]
+__all__ = [
+    "HTTP_KINDS",
+    "AbortRule",
+    "DelayRule",
+    "GrpcAbortRule",
+    "GrpcDelayRule",
+    "PatchRule",
+    "ReplaceRule",
+    "Rule",
+    "check_names",
+]
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile(r"[\t -~\x80-\xff]*")
@@ -70,6 +81,10 @@ class Rule(Attributes):
         """Whether a request is meant, percent aside."""
         if self.method and self.method.upper() != request.method.decode("latin-1").upper():
             return False
+        return self.fits(request)
+
+    def fits(self, request: RequestHead) -> bool:
+        """Whether path and headers are as they must be."""
         if self.path and not _glob(self.path).fullmatch(request.path()):
             return False
         for name, wanted in self.headers.items():
@@ -143,12 +158,79 @@ class PatchRule(Rule):
             raise Invalid("query: each value is a text")
 
 
+_GRPC: Final = re.compile(rb"application/grpc(?:[+;].*)?", re.IGNORECASE | re.DOTALL)
+_GRPC_STATUS_MOST: Final = 16
+_EACH: Final = ("call", "message")
+
+
+def _calls(rule: GrpcDelayRule | GrpcAbortRule, request: RequestHead) -> bool:
+    """Whether a request is a gRPC call that is meant, percent aside."""
+    if request.version != b"HTTP/2" or not any(_GRPC.fullmatch(value) for value in request.all(b"content-type")):
+        return False
+    service, _, method = request.path().removeprefix("/").rpartition("/")
+    if rule.service and not _glob(rule.service).fullmatch(service):
+        return False
+    return not rule.method or _glob(rule.method).fullmatch(method) is not None
+
+
+@dataclass(frozen=True)
+class GrpcDelayRule(DelayRule):
+    """grpc_delay: `method` is the call's; `each` is `call` or `message`; `headers` are metadata."""
+
+    service: str = ""
+    each: str = "call"
+
+    def check(self) -> None:
+        """Raise Invalid for values that no call can have."""
+        super().check()
+        if self.each not in _EACH:
+            raise Invalid(f"each: {self.each!r} is unknown; call and message are allowed")
+
+    def matches(self, request: RequestHead) -> bool:
+        """Whether a call is meant, percent aside."""
+        return _calls(self, request) and self.fits(request)
+
+
+@dataclass(frozen=True)
+class GrpcAbortRule(Rule):
+    """grpc_abort: the status that ends a call, after so many messages of the toxic's direction; 0: before it is made.
+
+    `details` are pairs of a type URL and a value in base64; `trailers` are sent along.
+    """
+
+    service: str = ""
+    status: int = 14
+    message: str = ""
+    details: dict[str, str] = field(default_factory=dict)
+    trailers: dict[str, str] = field(default_factory=dict)
+    after_messages: int = 0
+
+    def check(self) -> None:
+        """Raise Invalid for values that no call can have."""
+        super().check()
+        if not 1 <= self.status <= _GRPC_STATUS_MOST:
+            raise Invalid(f"status {self.status} is out of range: 1 to {_GRPC_STATUS_MOST} is allowed")
+        if self.after_messages < 0:
+            raise Invalid(f"after_messages {self.after_messages} is out of range: 0 is the least")
+        for name, value in self.details.items():
+            try:
+                b64decode(value, validate=True)
+            except (ValueError, TypeError):
+                raise Invalid(f"details: {name}: {value!r} is not base64") from None
+        _headers_ok(self.trailers)
+
+    def matches(self, request: RequestHead) -> bool:
+        """Whether a call is meant, percent aside."""
+        return _calls(self, request) and self.fits(request)
+
+
 def _status_ok(status: int) -> None:
     if not _STATUS_LEAST <= status <= _STATUS_MOST:
         raise Invalid(f"status {status} is out of range: {_STATUS_LEAST} to {_STATUS_MOST} is allowed")
 
 
 HTTP_KINDS: Final[dict[str, Rule]] = {
+    "grpc_delay": GrpcDelayRule(), "grpc_abort": GrpcAbortRule(),
     "http_delay": DelayRule(), "http_abort": AbortRule(), "http_replace": ReplaceRule(), "http_patch": PatchRule(),
 }  # fmt: skip
-"""The HTTP toxics by type, each with its defaults."""
+"""The HTTP and gRPC toxics by type, each with its defaults."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from squall.proxy.http.bodies import Body, body_of
-from squall.proxy.http.edits import CannotPatch, change_head, change_payload, new_payload, with_length
+from squall.proxy.http.edits import apply_edits, with_length
 from squall.proxy.http.heads import HEAD_MOST, Framing, NotHttp, RequestHead, ResponseHead
 from squall.proxy.http.rules import PatchRule, ReplaceRule
 from squall.proxy.toxics.stage import as_bytes
@@ -93,6 +93,12 @@ class Side:
             self._timer.cancel()
             self._timer = None
         self._data, self._backlog = b"", []
+
+    def take_all(self) -> bytes:
+        """What is in hand, not to be followed here any more."""
+        data = self._data
+        self.close()
+        return data
 
     def at_boundary(self) -> bool:
         """Whether all that went on so far is whole messages."""
@@ -262,17 +268,7 @@ class Side:
 
     def _rewrite(self, message: Message, collected: bytes | None) -> None:
         """Send the changed head, and the new body if there is one; else what was collected, or is still to come, passes."""
-        head, payload = message.head, None
-        for toxic, rule in message.edits:
-            try:
-                if isinstance(rule, PatchRule) and rule.body is not None:
-                    payload = change_payload(rule, head, payload if payload is not None else collected or b"")
-                elif new_payload(rule) is not None:
-                    payload = new_payload(rule)
-            except CannotPatch:
-                toxic.hits.missed += 1
-                continue
-            head = change_head(head, rule)
+        head, payload = apply_edits(message.edits, message.head, collected)
         head, payload = _framed(message, head, payload)
         message.acted = True
         if payload is None:
