@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -185,6 +186,43 @@ class TestThreads:
         held.__exit__(None, None, None)
         waits.join(20)
         assert numbers(bulkhead)[0]["in_use"] == 0
+
+    def test_no_slot_is_lost_when_threads_are_switched_at_every_chance(self) -> None:
+        bulkhead, running, most, interval = made(2, 100), [], 0, sys.getswitchinterval()
+
+        def many() -> None:
+            nonlocal most
+            call = bulkhead(lambda: (running.append(1), running.pop()))
+            for _ in range(2_000):
+                most = max(most, len(running))
+                call()
+
+        threads = [threading.Thread(target=many) for _ in range(6)]
+        sys.setswitchinterval(1e-6)
+        try:
+            for each in threads:
+                each.start()
+            for each in threads:
+                each.join(60)
+        finally:
+            sys.setswitchinterval(interval)
+        assert most <= 2
+        assert numbers(bulkhead) == (
+            {"in_use": 0, "waiting": 0, "limit": 2},
+            {"admitted": 12_000, "rejected": 0, "timed_out": 0},
+        )
+
+    def test_without_the_interpreters_lock_it_takes_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("squall_resilience.bulkhead.ONE_STEP", False)
+        bulkhead, inside = made(1, 0), []
+
+        @bulkhead
+        def call() -> None:
+            inside.append(numbers(bulkhead)[0]["in_use"])
+
+        call()
+        call()
+        assert inside == [1, 1]
 
 
 class TestTasks:

@@ -40,16 +40,15 @@ class SlotsMachine(RuleBasedStateMachine):
             assert stands == (len(self.line) < self.room)
             if stands:
                 self.line.append(self.number)
+            self.admit(self.slots.fill())
 
     @precondition(lambda self: self.holders)
     @rule(data=st.data())
     def ends(self, data: st.DataObject) -> None:
         who = data.draw(st.sampled_from(sorted(self.holders)))
-        self.admit_after(self.slots.leave(self.holders[who]), who)
-
-    def admit_after(self, given: list[int], gone: int) -> None:
-        del self.holders[gone]
-        self.admit(given)
+        needed = self.slots.leave(self.holders.pop(who))
+        assert needed == bool(self.line)
+        self.admit(self.slots.fill() if needed else [])
 
     @precondition(lambda self: self.line)
     @rule(data=st.data())
@@ -76,7 +75,7 @@ class SlotsMachine(RuleBasedStateMachine):
         self.holders.clear()
         self.line.clear()
         for token in old:  # what the parent's threads hold cannot be given back here
-            assert self.slots.leave(token) == []
+            assert not self.slots.leave(token)
 
     @invariant()
     def agrees(self) -> None:

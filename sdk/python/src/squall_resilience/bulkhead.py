@@ -17,6 +17,7 @@ from squall_resilience.core.bulkhead import Slots
 from squall_resilience.errors import BulkheadFull
 from squall_resilience.events import RejectedCall
 from squall_resilience.forking import survive_forks
+from squall_resilience.interpreter import ONE_STEP
 from squall_resilience.metrics import Sample
 from squall_resilience.metrics import registry as process_registry
 from squall_resilience.pattern import Guarding
@@ -66,6 +67,8 @@ class Bulkhead(Guarding):
         self._settings = settings or BulkheadSettings()
         self.lock = threading.RLock()
         self._slots: Slots[Wakeable] = Slots(self._settings.limit, self._settings.waiting)
+        self._enter = self._slots.enter if ONE_STEP else self._locked_enter
+        self._leave = self._slots.leave if ONE_STEP else self._locked_leave
         self.admitted = self.rejected = self.timed_out = 0
         survive_forks(self)
 
@@ -79,7 +82,6 @@ class Bulkhead(Guarding):
         with self.lock:
             self._settings = settings
             given = self._slots.resize(settings.limit, settings.waiting)
-            self.admitted += len(given)
         for waiter in given:
             waiter.wake()
 
@@ -116,100 +118,102 @@ class Bulkhead(Guarding):
 
     def wrap_sync(self, call: Callable[P, R]) -> Callable[P, R]:
         """The call, once there is a slot for it; the thread waits for one."""
-        lock, slots, leave = self.lock, self._slots, self.leave
+        enter, leave, fill = self._enter, self._leave, self._fill
 
         @functools.wraps(call)
         def bounded(*args: P.args, **kwargs: P.kwargs) -> R:
-            with lock:
-                token = slots.enter()
-                if token:
-                    self.admitted += 1
-            if not token:
-                token = self.wait_in_thread()
+            token = enter() or self._wait_in_thread()
+            self.admitted += 1
             try:
                 return call(*args, **kwargs)
             finally:
-                leave(token)
+                if leave(token):
+                    fill()
 
         return bounded
 
     def wrap_async(self, call: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         """The call, once there is a slot for it; other tasks run meanwhile."""
-        lock, slots, leave = self.lock, self._slots, self.leave
+        enter, leave, fill = self._enter, self._leave, self._fill
 
         @functools.wraps(call)
         async def bounded(*args: P.args, **kwargs: P.kwargs) -> R:
-            with lock:
-                token = slots.enter()
-                if token:
-                    self.admitted += 1
-            if not token:
-                token = await self.wait_in_task()
+            token = enter() or await self._wait_in_task()
+            self.admitted += 1
             try:
                 return await call(*args, **kwargs)
             finally:
-                leave(token)
+                if leave(token):
+                    fill()
 
         return bounded
 
-    def enter(self) -> int:
-        """A slot's token for `leave`, 0 when there is none at once."""
-        with self.lock:
-            token = self._slots.enter()
-            if token:
-                self.admitted += 1
+    async def enter_in_task(self) -> int:
+        """A slot's token for `leave`, at once or after waiting; BulkheadFull otherwise."""
+        token = self._enter() or await self._wait_in_task()
+        self.admitted += 1
+        return token
+
+    def enter_in_thread(self) -> int:
+        """The same in a thread."""
+        token = self._enter() or self._wait_in_thread()
+        self.admitted += 1
         return token
 
     def leave(self, token: int) -> None:
         """Give a slot back."""
+        if self._leave(token):
+            self._fill()
+
+    def _fill(self) -> None:
         with self.lock:
-            given = self._slots.leave(token)
-            if given:
-                self.admitted += len(given)
+            given = self._slots.fill()
         for waiter in given:
             waiter.wake()
 
-    def wait_in_thread(self) -> int:
+    def _locked_enter(self) -> int:
+        with self.lock:
+            return self._slots.enter()
+
+    def _locked_leave(self, token: int) -> bool:
+        with self.lock:
+            return self._slots.leave(token)
+
+    def _wait_in_thread(self) -> int:
         """Wait for a slot; its token, or BulkheadFull."""
         waiter = ThreadWaiter()
-        patience, token = self._queue(waiter)
-        if not token:
-            try:
-                waiter.wait(patience)
-            except BaseException:
-                self._withdraw(waiter)
-                raise
-            token = self._given(waiter, patience)
-        return token
+        patience = self._queue(waiter)
+        try:
+            waiter.wait(patience)
+        except BaseException:
+            self._withdraw(waiter)
+            raise
+        return self._given(waiter, patience)
 
-    async def wait_in_task(self) -> int:
+    async def _wait_in_task(self) -> int:
         """The same in a task; one that is cancelled gives back its place, or the slot it was just given."""
         waiter = Waiter()
-        patience, token = self._queue(waiter)
-        if not token:
-            try:
-                await waiter.wait(patience)
-            except BaseException:
-                self._withdraw(waiter)
-                raise
-            token = self._given(waiter, patience)
-        return token
+        patience = self._queue(waiter)
+        try:
+            await waiter.wait(patience)
+        except BaseException:
+            self._withdraw(waiter)
+            raise
+        return self._given(waiter, patience)
 
-    def _queue(self, waiter: Wakeable) -> tuple[float, int]:
-        """How many seconds to wait, in line, or a token when there is a slot after all."""
+    def _queue(self, waiter: Wakeable) -> float:
+        """Stand in line; how many seconds to wait."""
         patience = self._settings.wait
         left = deadline.remaining()
         if left is not None and left < patience:
             patience = left
         with self.lock:
-            token = self._slots.enter()
-            if token:
-                self.admitted += 1
-                return 0.0, token
-            if patience > 0 and self._slots.queue(waiter):
-                return patience, 0
-            self.rejected += 1
+            stands = patience > 0 and self._slots.queue(waiter)
+            self.rejected += not stands
             under_way, waiting = self._slots.in_use, len(self._slots.waiting)
+        if stands:
+            self._fill()  # a slot may have become free just before
+            return patience
         self._tell("full")
         raise BulkheadFull(
             f"{self.dependency}: {under_way} calls are under way and {waiting} wait, as many as may"
@@ -233,9 +237,8 @@ class Bulkhead(Guarding):
         with self.lock:
             if self._slots.withdraw(waiter):
                 return
-            self.admitted -= 1  # it had a slot, and never used it
             token = self._slots.generation
-        self.leave(token)
+        self.leave(token)  # it had just been given one
 
     def _tell(self, cause: str) -> None:
         self.tell(RejectedCall(kind=self.kind, dependency=self.dependency, cause=cause))
@@ -251,7 +254,7 @@ class BulkheadGuard:
         self._token = 0
 
     def __enter__(self) -> Self:
-        self._token = self._bulkhead.enter() or self._bulkhead.wait_in_thread()
+        self._token = self._bulkhead.enter_in_thread()
         return self
 
     def __exit__(
@@ -261,7 +264,7 @@ class BulkheadGuard:
         self._bulkhead.leave(token)
 
     async def __aenter__(self) -> Self:
-        self._token = self._bulkhead.enter() or await self._bulkhead.wait_in_task()
+        self._token = await self._bulkhead.enter_in_task()
         return self
 
     async def __aexit__(

@@ -15,6 +15,10 @@ class Slots(Generic[W]):
 
     Who takes a slot gets a token, the generation it belongs to (never 0), and gives that back: a slot that the child
     of a fork inherited from its parent's threads is not there to be given back. Nobody overtakes one who waits.
+
+    `enter` and `leave` are one step each (see `interpreter`), all else happens under a lock. That nobody waits while a slot is
+    free takes both sides: who leaves looks whether somebody waits after the slot is free, and calls `fill` then; who has
+    queued calls `fill` as well, for a slot may have become free meanwhile.
     """
 
     __slots__ = ("generation", "in_use", "limit", "room", "waiting")
@@ -48,27 +52,29 @@ class Slots(Generic[W]):
         del self.waiting[waiter]
         return True
 
-    def leave(self, token: int) -> list[W]:
-        """Give a slot back; those who have been given one by that."""
-        if token != self.generation:
-            return []
-        self.in_use -= 1
-        return self._fill() if self.waiting else []
+    def leave(self, token: int) -> bool:
+        """Give a slot back; whether somebody waits, so that `fill` is needed."""
+        if token == self.generation:
+            self.in_use -= 1
+            if self.waiting:
+                return True
+        return False
+
+    def fill(self) -> list[W]:
+        """Give the free slots to who waits, in order of arrival; those who were given one."""
+        given: list[W] = []
+        while self.waiting and self.in_use < self.limit:
+            self.in_use += 1
+            given.append(self.waiting.popitem(last=False)[0])
+        return given
 
     def resize(self, limit: int, room: int) -> list[W]:
         """Other numbers from now on. Who runs and who waits stays; with more slots, who waits gets them (returned)."""
         self.limit, self.room = limit, room
-        return self._fill()
+        return self.fill()
 
     def forget(self) -> None:
         """Nobody holds a slot and nobody waits (in the child of a fork)."""
         self.in_use = 0
         self.waiting.clear()
         self.generation += 1
-
-    def _fill(self) -> list[W]:
-        given: list[W] = []
-        while self.waiting and self.in_use < self.limit:
-            self.in_use += 1
-            given.append(self.waiting.popitem(last=False)[0])
-        return given
