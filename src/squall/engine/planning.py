@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from squall.actions import Hijack
 from squall.errors import CannotInject, InputError, TargetError
 from squall.faults import FAULTS
+from squall.faults.grpc import GrpcFault
 from squall.faults.http import HttpFault
 from squall.injectors import Choice, Chooser, Site
 from squall.targets import (
@@ -143,7 +144,7 @@ def _refuse_http_faults_on_tls(experiment: Experiment, planned: Iterable[Planned
     requests += [experiment.load.http] if experiment.load is not None else []
     ports = {(url.hostname, url.port or 443) for one in requests if (url := urlsplit(one.url)).scheme == "https"}
     for fault in planned:
-        if not isinstance(fault.step.fault, HttpFault):
+        if not isinstance(fault.step.fault, HttpFault | GrpcFault):
             continue
         for target, choice in zip(fault.targets, fault.choices, strict=True):
             routed = isinstance(target, RouteTarget) and split_address(target.listen) in ports

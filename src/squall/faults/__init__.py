@@ -4,7 +4,7 @@ A fault here is the only definition of it: the document's YAML, the command line
 and the mechanisms in `injectors` all derive from the model. To add one, see CONTRIBUTING.md, "How to add a fault".
 """
 
-from squall.faults import dns, handlers, http, io, network, process, stress, syscall, tcp, time
+from squall.faults import dns, grpc, handlers, http, io, network, process, stress, syscall, tcp, time
 from squall.faults.base import FAULTS, Fault, fault_model, fault_types, parse_fault
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "dns",
     "fault_model",
     "fault_types",
+    "grpc",
     "handlers",
     "http",
     "io",

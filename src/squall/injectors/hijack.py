@@ -1,4 +1,4 @@
-"""tcp.* and http.* of a service that knows of no proxy: the kernel leads its connections to Squall's."""
+"""tcp.*, http.* and grpc.* of a service that knows of no proxy: the kernel leads its connections to Squall's."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from squall.actions import Action, Hijack, OwnCgroup, RouteDown, Toxic
 from squall.actions.own_cgroup import OWN_PREFIX
 from squall.errors import CannotInject, TargetError
 from squall.faults.connections import ConnectionFault
-from squall.faults.http import HttpFault
 from squall.faults.network import port_range
 from squall.faults.tcp import Down
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site
 from squall.injectors.listening import doors, namespace_of
-from squall.injectors.proxy import ProxyInjector
+from squall.injectors.proxy import ProxyInjector, unread
 from squall.kernel import cgroups, proc, sock_diag
 from squall.kernel.bpf import loads
 from squall.proxy.from_fault import accuracy_of, toxic_of
@@ -126,14 +125,9 @@ def _plan(mechanism: str, fault: ConnectionFault, target: Hit, site: Site) -> Pl
         config,
         way.holds,
     )
-    tls = (
-        ("TLS streams pass unharmed and are counted: they are not HTTP to the proxy",)
-        if isinstance(fault, HttpFault)
-        else ()
-    )
     return Plan(
         mechanism, (*way.before, hijack, _effect(fault, target, site, control)), accuracy=accuracy_of(fault) + _HOP,
-        accuracy_ns=300_000, cost=1, not_covered=(*way.not_covered, *_BOTH, *tls),
+        accuracy_ns=300_000, cost=1, not_covered=(*way.not_covered, *_BOTH, *unread(fault)),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""tcp.* and http.* by Squall's own proxy on a route."""
+"""tcp.*, http.* and grpc.* by Squall's own proxy on a route."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from squall.actions import Action, ProxyRoute, RouteDown, Toxic
 from squall.faults.connections import ConnectionFault
+from squall.faults.grpc import GrpcFault
 from squall.faults.http import HttpFault
 from squall.faults.tcp import Down
 from squall.injectors.base import Capability, Host, Plan, Refusal, Site
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from squall.faults import Fault
     from squall.targets import Target
 
-__all__ = ["ProxyInjector"]
+__all__ = ["ProxyInjector", "unread"]
 
 
 class ProxyInjector:
@@ -27,7 +28,7 @@ class ProxyInjector:
     mechanism: ClassVar[str] = "proxy"
     faults: ClassVar[tuple[str, ...]] = (
         "tcp.latency", "tcp.bandwidth", "tcp.slow_close", "tcp.timeout", "tcp.reset", "tcp.slicer", "tcp.limit_data", "tcp.down",
-        "http.delay", "http.abort", "http.replace", "http.patch",
+        "http.delay", "http.abort", "http.replace", "http.patch", "grpc.delay", "grpc.abort",
     )  # fmt: skip
     summary: ClassVar[str] = (
         "Squall's proxy: a delay's median error is about 0.2 ms, never early; live connections feel a change at once"
@@ -54,12 +55,17 @@ class ProxyInjector:
             action = Toxic(
                 control, target.label, site.fault, toxic.type, toxic.stream, toxic.toxicity, toxic.attributes
             )
-        tls = (
-            ("TLS streams pass unharmed and are counted: they are not HTTP to the proxy",)
-            if isinstance(fault, HttpFault)
-            else ()
-        )
         return Plan(
             self.mechanism, (action,), accuracy=accuracy_of(fault), setup=(route,),
-            accuracy_ns=200_000, cost=1, not_covered=(f"clients that connect to {target.upstream} without the route", *tls),
+            accuracy_ns=200_000, cost=1, not_covered=(f"clients that connect to {target.upstream} without the route", *unread(fault)),
         )  # fmt: skip
+
+
+def unread(fault: Fault) -> tuple[str, ...]:
+    """What passes the proxy and cannot be hit by this fault."""
+    if not isinstance(fault, HttpFault | GrpcFault):
+        return ()
+    return (
+        "TLS streams pass unharmed and are counted: they are not HTTP to the proxy",
+        *(("gRPC-Web, and calls whose content type is not application/grpc",) if isinstance(fault, GrpcFault) else ()),
+    )

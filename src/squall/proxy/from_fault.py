@@ -1,4 +1,4 @@
-"""From the vocabulary of faults to toxics: what the proxy is told to make a `tcp.*` or `http.*` fault real. Pure."""
+"""From the vocabulary of faults to toxics: what the proxy is told to make a `tcp.*`, `http.*` or `grpc.*` fault real. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from squall.errors import InputError
-from squall.faults import http, tcp
+from squall.faults import grpc, http, tcp
 from squall.proxy.http.rules import check_names
 
 if TYPE_CHECKING:
@@ -38,12 +38,15 @@ def toxic_of(fault: Fault) -> ToxicSpec:
     if isinstance(fault, http.HttpFault):
         kind, stream, attributes = _http(fault)
         return ToxicSpec(kind, stream, 1.0, {**_match(fault), **attributes})
-    raise InputError(f"{fault.type} is not a toxic: those are tcp.*, except tcp.down, and http.*")
+    if isinstance(fault, grpc.GrpcFault):
+        kind, stream, attributes = _grpc(fault)
+        return ToxicSpec(kind, stream, 1.0, {**_calls(fault), **attributes})
+    raise InputError(f"{fault.type} is not a toxic: those are tcp.*, except tcp.down, http.* and grpc.*")
 
 
 def accuracy_of(fault: Fault) -> str:
     """What the proxy promises about this fault, for the plan."""
-    if isinstance(fault, (tcp.Latency, http.Delay)):
+    if isinstance(fault, (tcp.Latency, http.Delay, grpc.Delay)):
         return "never early; median error below 0.3 ms on an idle machine"
     if isinstance(fault, tcp.BandwidthLimit):
         return "the average over a second within 1 %"
@@ -129,6 +132,39 @@ def _http(fault: http.HttpFault) -> tuple[str, str, dict[str, Any]]:
                 _stream(fault.on),
                 {**attributes, **({} if fault.body is None else {"body": fault.body})},
             )
+    raise InputError(f"the proxy does not know {fault.type}")
+
+
+def _calls(fault: grpc.GrpcFault) -> dict[str, Any]:
+    match: dict[str, Any] = {"percent": float(fault.percent) * 100}
+    if fault.service is not None:
+        match["service"] = fault.service
+    if fault.method is not None:
+        match["method"] = fault.method
+    if fault.metadata:
+        match["headers"] = dict(fault.metadata)
+    return match
+
+
+def _grpc(fault: grpc.GrpcFault) -> tuple[str, str, dict[str, Any]]:
+    match fault:
+        case grpc.Delay():
+            attributes: dict[str, Any] = {
+                **_ns("delay", fault.delay),
+                **_ns("jitter", fault.jitter),
+                "each": fault.each,
+            }
+            return "grpc_delay", _stream(fault.on), attributes
+        case grpc.Abort():
+            check_names(fault.trailers)
+            attributes = {
+                "status": 1 + grpc.STATUSES.index(fault.status),
+                "message": fault.message,
+                "details": dict(fault.details),
+                "trailers": dict(fault.trailers),
+                "after_messages": fault.after_messages,
+            }
+            return "grpc_abort", _stream(fault.on) if fault.after_messages else "upstream", attributes
     raise InputError(f"the proxy does not know {fault.type}")
 
 
