@@ -20,7 +20,7 @@ TARGETS = [
         BODY.replace("{process: {command: shop}}", "{}"),
         [
             (
-                "e.yaml:6:12: spec.targets: give exactly one of `process`, `cgroup`, `container`, `netns`, `route`: "
+                "e.yaml:6:12: spec.targets: give exactly one of `process`, `cgroup`, `container`, `netns`, `route`, `middleware`: "
                 "with no selector nothing is selected"
             )
         ],
@@ -32,7 +32,7 @@ TARGETS = [
     (
         BODY.replace("{process: {command: shop}}", "{process: {pid: 7}, cgroup: shop}"),
         [
-            "e.yaml:6:12: spec.targets: give exactly one of `process`, `cgroup`, `container`, `netns`, `route`, not process and cgroup"
+            "e.yaml:6:12: spec.targets: give exactly one of `process`, `cgroup`, `container`, `netns`, `route`, `middleware`, not process and cgroup"
         ],
     ),
     (
@@ -43,9 +43,27 @@ TARGETS = [
         BODY.replace("{process: {command: shop}}", "{netns: a, middleware: b}"),
         [
             (
-                "e.yaml:6:23: spec.targets.middleware: is not in this version of Squall yet "
-                "(allowed: cgroup, container, follow, mode, most, netns, process, route, value)"
-            ),
+                "e.yaml:6:12: spec.targets: give exactly one of `process`, `cgroup`, `container`, `netns`, `route`, "
+                "`middleware`, not netns and middleware"
+            )
+        ],
+    ),
+    (
+        BODY.replace("{process: {command: shop}}", "{middleware: Shop/api}"),
+        [
+            (
+                "e.yaml:6:25: spec.targets.middleware: 'Shop/api' does not have the right form (allowed: A chaos middleware "
+                "inside running services, by its name: 1 to 64 of a-z 0-9 . _ -, not beginning with a sign)"
+            )
+        ],
+    ),
+    (
+        BODY.replace("{process: {command: shop}}", "{middleware: shop}").replace("process.pause", "http.patch, on: request, removeHeaders: [a]"),
+        [
+            (
+                "e.yaml:8:14: spec.faults[0].type: http.patch happens to a route or a process or a cgroup or a container or a "
+                "netns, but its targets select a middleware"
+            )
         ],
     ),
     (
@@ -53,7 +71,7 @@ TARGETS = [
         [
             (
                 "e.yaml:6:13: spec.targets.proces: is not known here; did you mean 'process'? "
-                "(allowed: cgroup, container, follow, mode, most, netns, process, route, value)"
+                "(allowed: cgroup, container, follow, middleware, mode, most, netns, process, route, value)"
             )
         ],
     ),

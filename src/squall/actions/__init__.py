@@ -21,7 +21,7 @@ from squall.actions.file_limit import FileLimit
 from squall.actions.guardian_cgroup import GuardianCgroup
 from squall.actions.hijack import Hijack
 from squall.actions.kernel_worker import KernelWorker
-from squall.actions.middleware import MiddlewareWorker
+from squall.actions.middleware_worker import MiddlewareWorker
 from squall.actions.nft_table import NftTable
 from squall.actions.nil_receiver import NilReceiver
 from squall.actions.own_cgroup import OwnCgroup

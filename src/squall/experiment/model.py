@@ -130,7 +130,7 @@ class Targets(FrozenModel):
     route: RouteSelector | None = None
     """A way into a service through the proxy."""
     middleware: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] | None = None
-    """A chaos middleware inside running services, by its name."""
+    """A chaos middleware inside running services, by its name: 1 to 64 of a-z 0-9 . _ -, not beginning with a sign."""
     mode: Literal["one", "all", "fixed", "fixed-percent", "random-max-percent"] | None = None
     """How many of the matches; needed where there are several."""
     value: CountOrShare | None = None
