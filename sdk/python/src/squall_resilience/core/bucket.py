@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Bucket", "Rate", "taken"]
+__all__ = ["Bucket", "Rate", "slack", "taken"]
 
-SLACK = 1e-3
-"""Part of a token that may be missing: who comes exactly when told to must get one, and floats round."""
+
+def slack(interval: float) -> float:
+    """Seconds that a token may be early, a thousandth of it: who comes just when told to must get one, and floats round."""
+    return interval * 1e-3 + 1e-9
 
 
 class Rate(NamedTuple):
@@ -42,11 +44,11 @@ def taken(full_at: float, now: float, rate: Rate, patience: float) -> tuple[floa
     ahead = full_at - now
     if ahead < 0.0:
         ahead = 0.0
-    elif ahead > reach + interval * SLACK:  # the clock went back
+    elif ahead > reach + slack(interval):  # the clock went back
         ahead = reach
         full_at = now + ahead
     wait = ahead + interval - depth
-    if wait <= interval * SLACK:
+    if wait <= slack(interval):
         return now + ahead + interval, 0.0
     if wait <= patience:
         return now + ahead + interval, wait
@@ -65,7 +67,7 @@ class Bucket:
     def _use(self, rate: Rate) -> None:
         self.rate = rate
         self._interval = rate.interval
-        self._depth = rate.depth + rate.interval * SLACK
+        self._depth = rate.depth + slack(rate.interval)
 
     def take(self, now: float, patience: float = 0.0) -> float:
         """Take a token: how many seconds to wait for it, negative when that is more than `patience`; see `taken`."""
