@@ -213,8 +213,8 @@ class BreakerCore:
             self._latency.note(batch)
 
     def _take_in_late(self, notes: list[float]) -> None:
-        late = len(notes[NOTES_MAX:])
-        del notes[NOTES_MAX : NOTES_MAX + late]
+        late = len(notes) - NOTES_MAX
+        del notes[:late]
         self.successes += late
 
     def _tally(self, outcome: Outcome) -> None:
@@ -332,7 +332,8 @@ class BreakerCore:
         self.changes.append(Change(old, new, cause, figures))
         self.changed[old, new, cause] = self.changed.get((old, new, cause), 0) + 1
         if self.notes is not None:
-            self.notes.extend(_FULL)  # so that whoever still writes there comes here at once
+            self.notes.extend(_FULL)  # so that whoever still writes there settles at once
+            self._take_in_late(self.notes)  # and what was written just before is counted too
         self.forget_trials()  # those still under way prove nothing any more
         self.state, self._since = new, now
         self.notes = [] if new in {"closed", "forced_closed"} else None
