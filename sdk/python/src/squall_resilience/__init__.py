@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from squall_resilience.breaker import BreakerReading, BreakerSettings, CircuitBreaker
     from squall_resilience.fallback import Fallback, FallbackSettings
-    from squall_resilience.retry import Retry, RetryBudget, RetrySettings, attempt_number, idempotent
+    from squall_resilience.hedge import Hedge, HedgeSettings
+    from squall_resilience.retry import Retry, RetryBudget, RetrySettings, attempt_number
+    from squall_resilience.safe import idempotent
     from squall_resilience.substitutes import Staleness, staleness
     from squall_resilience.timeout import Timeout, TimeoutGuard, TimeoutSettings
 
@@ -23,6 +25,8 @@ __all__ = [
     "CircuitBreaker",
     "Fallback",
     "FallbackSettings",
+    "Hedge",
+    "HedgeSettings",
     "Retry",
     "RetryBudget",
     "RetrySettings",
@@ -41,6 +45,8 @@ _HOMES = {
     "CircuitBreaker": "breaker",
     "Fallback": "fallback",
     "FallbackSettings": "fallback",
+    "Hedge": "hedge",
+    "HedgeSettings": "hedge",
     "Retry": "retry",
     "RetryBudget": "retry",
     "RetrySettings": "retry",
@@ -49,7 +55,7 @@ _HOMES = {
     "TimeoutGuard": "timeout",
     "TimeoutSettings": "timeout",
     "attempt_number": "retry",
-    "idempotent": "retry",
+    "idempotent": "safe",
     "staleness": "substitutes",
 }
 

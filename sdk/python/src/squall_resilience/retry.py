@@ -20,6 +20,7 @@ from squall_resilience.metrics import Registry, Sample
 from squall_resilience.metrics import registry as process_registry
 from squall_resilience.pattern import Pattern
 from squall_resilience.running import sleep
+from squall_resilience.safe import declared, idempotent
 from squall_resilience.tries import Tries, repeated
 
 if TYPE_CHECKING:
@@ -50,14 +51,6 @@ TRANSIENT: Final[tuple[type[Exception], ...]] = (ConnectionError, TimeoutError, 
 
 UNSENT: Final[tuple[type[Exception], ...]] = (ConnectionRefusedError, Rejected)
 """Failures that say that nothing was sent; add a client library's own for a connection that could not be opened."""
-
-_MARK = "__squall_idempotent__"
-
-
-def idempotent(call: Callable[P, R]) -> Callable[P, R]:
-    """Declare that doing this twice is the same as doing it once: it may be sent again after any transient failure."""
-    setattr(call, _MARK, True)
-    return call
 
 
 def attempt_number() -> int:
@@ -157,7 +150,11 @@ class Retry(Pattern):
 
     def wrap_sync(self, call: Callable[P, R]) -> Callable[P, R]:
         """The call, sent again by the same thread."""
-        unwanted, budget, safe = self._on_result, self.budget, self._safety(call)
+        unwanted, budget, safe = (
+            self._on_result,
+            self.budget,
+            declared(call, self._idempotent, lambda: self._settings.idempotent),
+        )
 
         @functools.wraps(call)
         def retried(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -189,7 +186,11 @@ class Retry(Pattern):
 
     def wrap_async(self, call: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         """The call, sent again by the same task."""
-        unwanted, budget, safe = self._on_result, self.budget, self._safety(call)
+        unwanted, budget, safe = (
+            self._on_result,
+            self.budget,
+            declared(call, self._idempotent, lambda: self._settings.idempotent),
+        )
 
         @functools.wraps(call)
         async def retried(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -225,15 +226,9 @@ class Retry(Pattern):
         With `async for` the waits are awaited. `idempotent` overrides what the retry was made with; a function of
         arguments has none here, so it counts as not. The loop ends after the first attempt that raises nothing.
         """
-        safe = self._idempotent is True if idempotent is None else idempotent
-        return Attempts(self, safe=safe)
-
-    def _safety(self, call: Callable[..., object]) -> Callable[..., bool]:
-        """Whether a call with these arguments may be sent again although it may have been carried out."""
-        if callable(self._idempotent):
-            return self._idempotent
-        always = self._idempotent or bool(getattr(call, _MARK, False))
-        return lambda *_args, **_kwargs: always
+        if idempotent is None:
+            idempotent = self._settings.idempotent or self._idempotent is True
+        return Attempts(self, safe=idempotent)
 
     def _waits(self, tries: Tries, outcome: Outcome[Any]) -> bool:
         """Whether there is another attempt, once its wait is over."""

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import asyncio
     from types import TracebackType
 
-    import trio
 
 __all__ = ["CancelScope", "ThreadWaiter", "Waiter", "Wakeable", "cancel_after", "library", "sleep"]
 
@@ -178,6 +177,9 @@ class CancelScope(Protocol):
     expired: bool
     """Whether the block was cancelled because its time was over; its cancellation was then caught at the block's end."""
 
+    def cancel(self) -> None:
+        """Its time is over now."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -185,8 +187,8 @@ class CancelScope(Protocol):
     ) -> bool: ...
 
 
-def cancel_after(seconds: float) -> CancelScope:
-    """A block that is cancelled after so many seconds, for a plain `with` around awaits.
+def cancel_after(seconds: float | None) -> CancelScope:
+    """A block that is cancelled after so many seconds (None: by `cancel()` only), for a plain `with` around awaits.
 
     A cancellation from outside always goes through, also when it comes together with the block's own expiry.
     """
@@ -196,9 +198,9 @@ def cancel_after(seconds: float) -> CancelScope:
 class _AsyncioScope:
     """As asyncio.timeout counts it: whose cancellation it is shows in how many requests are left after taking ours back."""
 
-    __slots__ = ("_fired", "_others", "_seconds", "_task", "_timer", "expired")
+    __slots__ = ("_fired", "_left", "_others", "_seconds", "_task", "_timer", "expired")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float | None) -> None:
         import asyncio
 
         task = asyncio.current_task()
@@ -206,22 +208,25 @@ class _AsyncioScope:
             raise RuntimeError("there is no task of asyncio here")
         self._task = task
         self._others = 0
-        self._seconds = max(seconds, 0.0)
+        self._seconds = seconds
         self._timer: asyncio.TimerHandle | None = None
-        self._fired = self.expired = False
+        self._fired = self._left = self.expired = False
 
     def __enter__(self) -> Self:
         self._others = self._task.cancelling()
-        self._timer = self._task.get_loop().call_later(self._seconds, self._fire)
+        if self._seconds is not None:
+            self._timer = self._task.get_loop().call_later(max(self._seconds, 0.0), self.cancel)
         return self
 
-    def _fire(self) -> None:
-        self._fired = True
-        self._task.cancel()
+    def cancel(self) -> None:
+        if not (self._fired or self._left):
+            self._fired = True
+            self._task.cancel()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> bool:
+        self._left = True
         if self._timer is not None:
             self._timer.cancel()
         if not self._fired or self._task.uncancel() > self._others:
@@ -235,11 +240,14 @@ class _AsyncioScope:
 class _TrioScope:
     __slots__ = ("_scope", "expired")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float | None) -> None:
         import trio
 
         self.expired = False
-        self._scope: trio.CancelScope = trio.move_on_after(max(seconds, 0.0))
+        self._scope = trio.CancelScope() if seconds is None else trio.move_on_after(max(seconds, 0.0))
+
+    def cancel(self) -> None:
+        self._scope.cancel()
 
     def __enter__(self) -> Self:
         self._scope.__enter__()

@@ -102,7 +102,7 @@ class Tries:
                 of.budget,
                 of.draw,
                 self.number,
-                safe=self._safe or settings.idempotent or (error is not None and of.was_not_sent(error)),
+                safe=self._safe or (error is not None and of.was_not_sent(error)),
                 asked=of.asked(failure),
                 left=None if end is None else end - of.clock(),
             )
