@@ -38,7 +38,11 @@ class ChaosMiddleware:
         """Serve one connection's scope, as ASGI has it."""
         chaos = self.chaos
         if (chaos.off and not chaos.strips) or scope["type"] != "http":
-            await self.app(scope, receive, send)
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                if scope["type"] == "lifespan":
+                    chaos.ended()  # many servers end by a signal, with which nothing else of Python's end runs
             return
         sources = chaos.sources()
         if sources:

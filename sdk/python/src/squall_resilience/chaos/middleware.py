@@ -144,6 +144,11 @@ class Chaos:
         self._end = float("-inf")  # for good: a clock that jumps back begins nothing anew
         return True
 
+    def ended(self) -> None:
+        """The server ends: it cannot be driven any more, unless a request comes after all."""
+        if self._driven is not None:
+            self._driven.remove()
+
     def consider(self, sources: tuple[Source, ...], seen: Seen) -> Hit | None:
         """What happens to this request, by the first source that hits it; counts, and changes nothing else."""
         refused, hit = False, None
