@@ -24,6 +24,7 @@ from typing import Any
 PORTS = {"gateway": 8080, "order": 8081, "payment": 8082, "inventory": 8083, "notification": 8084}
 HEALTHY_WITHIN_SECONDS = 15.0
 HERE = Path(__file__).resolve().parent
+PYTHON = (sys.executable, "-E", "-s", "-S")
 
 
 class Ended(Exception):  # noqa: N818 - not an error
@@ -37,6 +38,7 @@ class Supervisor:
         self.fds = {name: int(fd) for name, fd in options.fd}
         self.ports = {**PORTS, **{name: int(port) for name, port in options.port}}
         self.reached = dict(options.to)
+        self.programs = dict(options.program)
         self.folder = folder
         self.settings = options.settings
         self.children: dict[str, subprocess.Popen[bytes]] = {}
@@ -63,7 +65,8 @@ class Supervisor:
                 time.sleep(0.01)
 
     def _spawn(self, name: str) -> None:
-        command = [sys.executable, "-E", "-s", "-S", str(HERE / f"shop-{name}"), "--data", str(self.folder)]
+        program = [self.programs[name]] if name in self.programs else [*PYTHON, str(HERE / f"shop-{name}")]
+        command = [*program, "--data", str(self.folder)]
         command += ["--parent", str(os.getpid())]
         command += ["--settings", self.settings] if self.settings else []
         fds = [self.fds[name]] if name in self.fds else []
@@ -101,6 +104,9 @@ def main() -> None:
     named: dict[str, Any] = {"action": "append", "default": [], "type": _pair}
     parser.add_argument("--port", **named, metavar="NAME=PORT", help="let a service listen on this port")
     parser.add_argument("--to", **named, metavar="NAME=URL", help="reach a service by this address, as of a proxy")
+    parser.add_argument(
+        "--program", **named, metavar="NAME=PATH", help="a service's program, instead of the one beside this"
+    )
     parser.add_argument("--fd", **named, metavar="NAME=FD", help="a bound socket for a service, instead of a port")
     parser.add_argument("--settings", help="a settings file that all services follow while they serve")
     parser.add_argument("--lifeline", action="store_true", help="run until standard input ends")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import select
 import shutil
 import socket
@@ -33,6 +34,7 @@ START_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 10.0
 ASK_SECONDS_MAX = 2.0
 APPLY_SECONDS_MAX = 5.0
+BUILD_SECONDS_MAX = 300.0
 LOG_CHARACTERS_SHOWN = 2_000
 
 
@@ -91,11 +93,12 @@ class Shop:
     """The shop as a context manager: inside, it runs and is healthy; afterwards no process and no file of it is left.
 
     Its ports are known from construction on (`urls`), so that a proxy can be put before inventory and given as
-    `inventory_url`. Whatever ends this process, SIGKILL too, the shop ends with it. `start` raises SquallError when a
-    service does not come up within 20 s.
+    `inventory_url`. With `go_inventory` inventory is the one written in Go, built at the start. Whatever ends this
+    process, SIGKILL too, the shop ends with it. `start` raises SquallError when a service does not come up within 20 s.
     """
 
     inventory_url: str | None = None
+    go_inventory: bool = False
     urls: dict[str, str] = field(init=False)
     pids: dict[str, int] = field(init=False, default_factory=dict)
     folder: Path = field(init=False)
@@ -121,6 +124,8 @@ class Shop:
             command += ["--fd", f"{name}={bound.fileno()}"]
         if self.inventory_url is not None:
             command += ["--to", f"inventory={self.inventory_url}"]
+        if self.go_inventory:
+            command += ["--program", f"inventory={self._build_inventory()}"]
         log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed by the stack
         self._log = self._cleanup.enter_context(log)
         self._supervisor = subprocess.Popen(
@@ -135,6 +140,22 @@ class Shop:
         for bound in self._sockets.values():
             bound.close()
         self.pids = self._started(self._supervisor)
+
+    def _build_inventory(self) -> Path:
+        go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+        if go is None:
+            self.stop()
+            raise SquallError("the inventory in Go needs Go 1.21 or newer to be built: put `go` on PATH")
+        built = self.folder / "shop-inventory"
+        alone = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+        done = subprocess.run(
+            [go, "build", "-o", str(built), "."], cwd=_sources() / "go", env={**os.environ, **alone}, text=True,
+            capture_output=True, timeout=BUILD_SECONDS_MAX, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            self.stop()
+            raise SquallError(f"the inventory in Go could not be built:\n{done.stderr[-LOG_CHARACTERS_SHOWN:]}")
+        return built
 
     def _started(self, supervisor: subprocess.Popen[str]) -> dict[str, int]:
         assert supervisor.stdout is not None  # noqa: S101 - it was asked for above
@@ -209,18 +230,43 @@ class Shop:
     def books(self) -> Books:
         """What the databases say now; look once nothing is under way, for the services write one after the other."""
         states = self._rows("order", "SELECT id, state FROM orders")
-        stock = self._rows("inventory", "SELECT SUM(initial - left) FROM stock")
+        reserved, taken = self._journal() if self.go_inventory else self._stock()
         orders: dict[str, int] = {}
         for _, state in states:
             orders[state] = orders.get(state, 0) + 1
         return Books(
             orders=orders,
             confirmed=frozenset(order for order, state in states if state == "confirmed"),
-            paid=frozenset(order for (order,) in self._rows("payment", "SELECT order_id FROM payments WHERE state = 'paid'")),
-            reserved=frozenset(order for (order,) in self._rows("inventory", "SELECT order_id FROM reservations")),
-            taken=stock[0][0],
+            paid=frozenset(
+                order for (order,) in self._rows("payment", "SELECT order_id FROM payments WHERE state = 'paid'")
+            ),
+            reserved=reserved,
+            taken=taken,
             errands=self._rows("payment", "SELECT COUNT(*) FROM errands")[0][0],
         )
+
+    def _stock(self) -> tuple[frozenset[int], int]:
+        """What is reserved, and how many items were taken from the stock."""
+        ((taken,),) = self._rows("inventory", "SELECT SUM(initial - left) FROM stock")
+        return frozenset(order for (order,) in self._rows("inventory", "SELECT order_id FROM reservations")), taken
+
+    def _journal(self) -> tuple[frozenset[int], int]:
+        """The same, as the journal of the inventory in Go says it."""
+        reserved: set[int] = set()
+        taken: dict[str, int] = {}
+        initial: dict[str, int] = {}
+        for line in (self.folder / "inventory.journal").read_text().splitlines(keepends=True):
+            if not line.endswith("\n"):
+                break  # it is being written
+            entry: dict[str, Any] = json.loads(line)
+            if "initial" in entry:
+                initial[entry["sku"]] = entry["initial"]
+            if "reserve" in entry:
+                reserved.add(entry["reserve"])
+            reserved.discard(entry.get("release", 0))
+            if "left" in entry:
+                taken[entry["sku"]] = initial[entry["sku"]] - entry["left"]
+        return frozenset(reserved), sum(taken.values())
 
     def _rows(self, service: str, query: str) -> list[tuple[Any, ...]]:
         with contextlib.closing(sqlite3.connect(self.folder / f"{service}.db", timeout=ASK_SECONDS_MAX)) as connection:

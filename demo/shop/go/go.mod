@@ -1,0 +1,3 @@
+module squall.dev/shop
+
+go 1.21
