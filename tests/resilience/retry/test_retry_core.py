@@ -6,7 +6,7 @@ import random
 from math import exp
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -76,6 +76,7 @@ BudgetMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=
 TestBudget = BudgetMachine.TestCase
 
 
+@example([(5e-324, 0)])
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.integers(0, 100)), max_size=40))
 def test_a_clock_that_jumps_grants_no_more_than_calls_and_time_allow(steps: list[tuple[float, int]]) -> None:
     now, forward, calls, taken = 0.0, 0.0, 0, 0

@@ -80,8 +80,8 @@ class Budget:
         now, calls = self._clock(), self.calls
         elapsed, fresh = now - self._at, calls - self._seen
         self._at, self._seen = now, calls
-        if elapsed > 0:
-            fading = elapsed / self.window
+        fading = elapsed / self.window
+        if fading > 0:
             kept = exp(-fading)
             # the fresh ones came evenly over the time that has passed: their mean weight
             self._recent = self._recent * kept + fresh * -expm1(-fading) / fading
