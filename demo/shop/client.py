@@ -15,6 +15,9 @@ from urllib.parse import urlsplit
 from squall_resilience.adapters.http_client import HttpClient
 from squall_resilience.client import ClientSettings
 from squall_resilience.errors import ResilienceError
+from squall_resilience.fallback import Fallback
+from squall_resilience.policy.chain import Policy
+from squall_resilience.policy.settings import PolicySettings
 
 if TYPE_CHECKING:
     from front import Request
@@ -68,8 +71,12 @@ class Dependency:
     def __init__(self, name: str, url: str, live: LiveSettings, instead: Instead | None) -> None:
         self.name, self.url = name, url
         self._http = HttpClient(None, BARE)
+        links = [Fallback(name, compute=lambda _path, body, _headers: instead(body))] if instead else []
+        self._policy = Policy(name, links=links)
+        self._policy.configure(PolicySettings())  # bare: also the fallback is off until the settings file says otherwise
         live.pool(name, BARE, self._http.configure)
-        self._through = self._send
+        live.add(self._policy)
+        self._through = self._policy(self._send)
 
     def post(self, path: str, body: dict[str, object], request: Request) -> Answer:
         """Call it on behalf of a request, whose priority goes along. CallFailed when there is no answer."""

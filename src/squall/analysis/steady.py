@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Literal
 
 from squall.analysis.columns import Columns
-from squall.analysis.exact import binomial_tail, clopper_pearson
+from squall.analysis.exact import binomial_tail
 from squall.analysis.measures import measures_of
-from squall.analysis.shares import Interval, rule
+from squall.analysis.shares import rule, share_interval
 from squall.analysis.windows import SECOND
 from squall.probes.samples import Series
 from squall.units import Duration, Ratio
@@ -150,7 +150,8 @@ class HealWatch:
         self._within_ns, self._end_ns = int(experiment.recovery.within), fault_end_ns
         watched = self._within_ns + STABLE_NS
         grain = max(_GRAIN_NS, math.ceil(watched / _BINS_MAX))
-        self._healing = [_Healing(m, fault_end_ns, grain, math.ceil(watched / grain)) for m in measures_of(experiment)]
+        bins, seed = math.ceil(watched / grain), experiment.seed
+        self._healing = [_Healing(m, fault_end_ns, grain, bins, seed) for m in measures_of(experiment)]
         self._by_series: dict[str, list[_Healing]] = {}
         for healing in self._healing:
             self._by_series.setdefault(healing.measure.series, []).append(healing)
@@ -199,8 +200,9 @@ class HealWatch:
 class _Healing:
     """One measure after the fault's end, counted in bins of `grain` ns by intended time."""
 
-    def __init__(self, measure: Measure, from_ns: int, grain: int, bins: int) -> None:
-        self.measure, self._from_ns, self._grain = measure, from_ns, grain
+    def __init__(self, measure: Measure, from_ns: int, grain: int, bins: int, seed: int) -> None:
+        self.measure, self._from_ns, self._grain, self._seed = measure, from_ns, grain, seed
+        self._told: tuple[int, int, bool] = (-1, -1, False)
         self._n, self._bad = [0] * bins, [0] * bins
 
     def add(self, sample: Sample) -> None:
@@ -229,15 +231,20 @@ class _Healing:
         return None if relapsed is None else (relapsed * self._grain, False)
 
     def can_tell(self, healed_ns: int, now_ns: int) -> bool:
-        """Whether the samples since healing are enough for a verdict."""
+        """Whether the samples since healing are enough for a verdict: by the verdict's own interval, over whole seconds."""
         if self.measure.state:
             return True
         n, bad, last = self._sums(now_ns, ())
         first = min(last, healed_ns // self._grain)
-        count, failed = n[last] - n[first], bad[last] - bad[first]
-        if count == 0:
-            return False
-        return rule(Interval(failed / count, *clopper_pearson(failed, count), count), self.measure.allowed) != "unclear"
+        step = max(1, SECOND // self._grain)
+        whole = (last - first) // step
+        if self._told[:2] != (first, whole):  # it costs some milliseconds, and the seconds are the same until the next
+            edges = [*range(first, first + whole * step + 1, step), last]
+            units = [(start, end) for start, end in pairwise(edges) if end > start]
+            counts = [bad[end] - bad[start] for start, end in units], [n[end] - n[start] for start, end in units]
+            share = share_interval(*counts, self._seed)
+            self._told = first, whole, share.n > 0 and rule(share, self.measure.allowed) != "unclear"
+        return self._told[2]
 
     def _sums(self, now_ns: int, waiting: Sequence[int]) -> tuple[list[int], list[int], int]:
         n, bad = self._n, self._bad
