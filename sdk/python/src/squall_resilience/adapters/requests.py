@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import NewConnectionError, ReadTimeoutError
 
 from squall_resilience.adapters.http_rules import FailedAnswer, HttpRules, Meanings, retry_after_seconds
 from squall_resilience.adapters.policies import PolicyFor, Routes
@@ -40,6 +40,7 @@ MEANINGS = Meanings(
     (requests.exceptions.ChunkedEncodingError, (ConnectionResetError,)),
 )
 REFUSED = Meanings((requests.exceptions.ConnectionError, (ConnectionRefusedError,)))
+LATE = Meanings((requests.exceptions.RequestException, (TimeoutError,)))
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -112,7 +113,7 @@ class ResilientAdapter(HTTPAdapter):
             if not sending.stream or self._rules.fails(status):
                 _ = response.content  # reads it, and gives the connection back
         except requests.exceptions.RequestException as error:
-            raise (REFUSED if _was_refused(error) else MEANINGS).of(error) from error.__cause__
+            raise _meanings(error).of(error) from error.__cause__
         if self._rules.fails(status):
             raise FailedAnswer(response, status, retry_after_seconds(response.headers.get("retry-after")))
         return response
@@ -130,10 +131,13 @@ def _waits(asked: Any, settings: ClientSettings) -> tuple[float | None, float | 
     return connect, read
 
 
-def _was_refused(error: Exception) -> bool:
-    """Whether no connection could be opened: urllib3 says so in the reason of what requests wraps."""
+def _meanings(error: Exception) -> Meanings:
+    """What a ConnectionError of requests is stands in what it wraps of urllib3's."""
     inner = error.args[0] if error.args else None
-    return isinstance(getattr(inner, "reason", inner), NewConnectionError)
+    inner = getattr(inner, "reason", inner)
+    if isinstance(inner, NewConnectionError):
+        return REFUSED
+    return LATE if isinstance(inner, ReadTimeoutError) else MEANINGS
 
 
 def session(

@@ -1,0 +1,134 @@
+"""A real HTTP server on a thread, whose answers a test chooses."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HANG_SECONDS_MAX = 10.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as the server had it."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    client: int
+    """The port it came from: the same for requests on one connection."""
+
+
+@dataclass
+class Script:
+    """What the server answers, one after the other; the last one again and again."""
+
+    statuses: list[int] = field(default_factory=lambda: [200])
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b'{"left": 7}'
+    hangs_before: str = ""
+    """"head": no answer at all; "body": the head, and nothing after it."""
+    trickles: float = 0.0
+    """Seconds between two bytes of the body."""
+    chunked: bool = False
+    closes: bool = False
+    """Close the connection after an answer that promised to keep it."""
+    port: int = 0
+    seen: list[Seen] = field(default_factory=list)
+    let_go: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}/stock/a1"
+
+
+def handler_of(script: Script) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            script.seen.append(Seen(self.command, self.path, headers, body, self.client_address[1]))
+            status = script.statuses[min(len(script.seen), len(script.statuses)) - 1]
+            if script.hangs_before == "head":
+                script.let_go.wait(HANG_SECONDS_MAX)
+                self.close_connection = True
+                return
+            self.send_response(status)
+            for name, value in script.headers.items():
+                self.send_header(name, value)
+            if script.chunked:
+                self.send_header("Transfer-Encoding", "chunked")
+            else:
+                self.send_header("Content-Length", str(len(script.body)))
+            self.end_headers()
+            self.wfile.flush()
+            if script.hangs_before == "body":
+                script.let_go.wait(HANG_SECONDS_MAX)
+                self.close_connection = True
+                return
+            self.send_body()
+            self.close_connection = self.close_connection or script.closes
+
+        def send_body(self) -> None:
+            if self.command == "HEAD":
+                return
+            if script.chunked:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(script.body), script.body))
+                self.wfile.flush()
+                if script.trickles:
+                    script.let_go.wait(HANG_SECONDS_MAX)
+                self.wfile.write(b"0\r\n\r\n")
+            elif script.trickles:
+                for byte in script.body:
+                    self.wfile.write(bytes([byte]))
+                    if script.let_go.wait(script.trickles):
+                        break
+            else:
+                self.wfile.write(script.body)
+
+        do_GET = do_POST = do_PUT = do_HEAD = answer
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+        def handle(self) -> None:
+            try:
+                super().handle()
+            except ConnectionError:
+                pass  # a client that gave up
+
+    return Handler
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, *_: object) -> None:
+        """A client that is gone is part of these tests."""
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    made = Script()
+    with Server(("127.0.0.1", 0), handler_of(made)) as server:
+        made.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        try:
+            yield made
+        finally:
+            made.let_go.set()
+            server.shutdown()
+            thread.join(5)
