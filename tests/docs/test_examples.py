@@ -44,7 +44,7 @@ def completed(part: dict[str, Any]) -> dict[str, Any]:
     if "faults" not in whole:
         whole["faults"] = [{"type": "tcp.down" if "route" in whole.get("targets", {}) else "process.pause"}]
     if "targets" not in whole and not all("targets" in fault for fault in whole["faults"]):
-        of_routes = any(fault["type"].startswith(("tcp.", "http.")) for fault in whole["faults"])
+        of_routes = any(fault["type"].startswith(("tcp.", "http.", "grpc.")) for fault in whole["faults"])
         whole["targets"] = route if of_routes else {"process": {"command": "my-service"}}
     return whole
 

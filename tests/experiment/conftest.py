@@ -89,6 +89,7 @@ ON_PROCESS = st.builds(
 )
 ON_ROUTE = st.just({"route": {"listen": "127.0.0.1:18081", "upstream": "127.0.0.1:18082"}})
 TCP = {"direction": st.sampled_from(["upstream", "downstream"]), "percent": RATIOS}
+GRPC = {"service": st.just("shop.*"), "method": st.just("Reserve"), "metadata": HEADERS, "percent": RATIOS}
 HTTP = {"method": st.just("post"), "path": st.just("/orders/*"), "headers": HEADERS, "percent": RATIOS}
 
 
@@ -119,6 +120,17 @@ ROUTE_FAULTS = st.one_of(
         "http.patch",
         {"on": st.just("request"), "query": st.just({"a": "b"})},
         {**HTTP, "removeHeaders": st.just(["X"])},
+    ),
+    fault("grpc.delay", {"delay": milliseconds(0, 9)}, {**GRPC, "each": st.just("message"), "on": st.just("response")}),
+    fault(
+        "grpc.abort",
+        {},
+        {
+            **GRPC,
+            "status": st.sampled_from(["ABORTED", "INTERNAL"]),
+            "message": TEXT,
+            "afterMessages": st.integers(0, 9),
+        },
     ),
     fault("http.patch", {"on": st.just("response"), "body": st.dictionaries(TEXT, JSON, max_size=2)}, HTTP),
 )

@@ -11,6 +11,7 @@ import pytest
 from squall.faults import FAULTS
 from squall.kernel.namespaces import NetworkNamespace
 from squall.targets import NetnsTarget, ProcessIdentity, ProcessTarget, RouteTarget
+from tests.grpc_programs import grpc_program
 from tests.hijack.conftest import Faults, caller, greeter, web
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ HTTP: dict[str, tuple[dict[str, Any], int, str]] = {
     "http.patch": ({"on": "response", "setHeaders": {"X-A": "b"}}, 200, "shop: ordered\n"),
 }
 
+GRPC: dict[str, dict[str, Any]] = {"grpc.delay": {"delay": "300ms"}, "grpc.abort": {"status": "RESOURCE_EXHAUSTED"}}
+
 
 def exchange(server: Greeter) -> tuple[bytes, str, float]:
     """A long line and its answer: what came back, how it ended, how long it took until the end."""
@@ -57,7 +60,7 @@ def exchange(server: Greeter) -> tuple[bytes, str, float]:
 
 def test_all_of_them_are_here() -> None:
     able = {tag for tag, model in FAULTS.items() if {"route", "process"} <= set(model.targets)}
-    assert able == {*TCP, *HTTP}
+    assert able == {*TCP, *HTTP, *GRPC}
 
 
 @pytest.mark.parametrize("tag", TCP)
@@ -86,6 +89,26 @@ def test_a_fault_on_requests(faults: Faults, tag: str) -> None:
             if tag == "http.delay":
                 assert answer["ms"] >= 300
             assert client.get(f"http://127.0.0.1:{port}/")["status"] == 200
+
+
+@pytest.mark.parametrize("tag", GRPC)
+def test_a_fault_on_calls(faults: Faults, tag: str) -> None:
+    """The client and the service are on nothing but each other's addresses."""
+    grpc = pytest.importorskip("grpc", reason="needs grpcio: pip install grpcio")
+    with grpc_program() as (process, port), grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        target = ProcessTarget(ProcessIdentity.of(process.pid), "grpc service")
+        reserve, count = (channel.unary_unary(f"/shop.v1.Inventory/{name}") for name in ("Reserve", "Count"))
+        assert reserve(b"one", timeout=10, wait_for_ready=True) == b"one"
+        with faults.on(target, tag, service="shop.v1.*", method="Reserve", **GRPC[tag]):
+            began = time.monotonic()
+            try:
+                assert reserve(b"two", timeout=10, wait_for_ready=True) == b"two"
+                assert tag == "grpc.delay"
+                assert time.monotonic() - began >= 0.3
+            except grpc.RpcError as error:
+                assert (tag, error.code()) == ("grpc.abort", grpc.StatusCode.RESOURCE_EXHAUSTED)  # noqa: PT017 - either is an outcome
+            assert count(b"3", timeout=10, wait_for_ready=True) == b"0"
+        assert reserve(b"three", timeout=10, wait_for_ready=True) == b"three"
 
 
 def test_a_route_takes_no_choice_of_connections(faults: Faults) -> None:

@@ -31,6 +31,13 @@ CASES: list[tuple[str, dict[str, Any], ToxicSpec]] = [
     ("http.patch", {"on": "request", "body": {"a": None}, "remove_headers": ["X"], "headers": {"Y": "*"}},
      ToxicSpec("http_patch", "upstream", 1.0, {**ALL, "headers": {"Y": "*"}, "set_headers": {}, "remove_headers": ["X"], "query": {},
                                          "body": {"a": None}})),
+    ("grpc.delay", {"delay": "1.5s", "service": "shop.*", "on": "response", "each": "message"},
+     ToxicSpec("grpc_delay", "downstream", 1.0, {**ALL, "service": "shop.*", "delay": 1500, "delay_ns": 0, "jitter": 0, "jitter_ns": 0,
+                                           "each": "message"})),
+    ("grpc.abort", {"status": "UNAUTHENTICATED", "message": "no", "details": {"type.test/X": "AA=="}, "method": "Reserve",
+                    "metadata": {"x-who": "a*"}, "after_messages": 2, "trailers": {"x-left": "1"}},
+     ToxicSpec("grpc_abort", "downstream", 1.0, {**ALL, "method": "Reserve", "headers": {"x-who": "a*"}, "status": 16, "message": "no",
+                                           "details": {"type.test/X": "AA=="}, "trailers": {"x-left": "1"}, "after_messages": 2})),
 ]  # fmt: skip
 
 
@@ -55,7 +62,12 @@ def test_every_fault_on_a_route_is_covered() -> None:
 
 @pytest.mark.parametrize(
     ("tag", "parameters"),
-    [("tcp.down", {}), ("process.kill", {}), ("http.abort", {"response_headers": {"Content-Length": "1"}})],
+    [
+        ("tcp.down", {}),
+        ("process.kill", {}),
+        ("http.abort", {"response_headers": {"Content-Length": "1"}}),
+        ("grpc.abort", {"trailers": {"content-length": "1"}}),
+    ],
 )
 def test_what_is_no_toxic_is_refused(tag: str, parameters: dict[str, Any]) -> None:
     with pytest.raises(InputError):

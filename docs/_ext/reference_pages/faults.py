@@ -23,6 +23,7 @@ FAMILIES = {
     "dns": "Names that a service looks up.",
     "time": "What a process takes for the time.",
     "http": "HTTP requests and responses that pass Squall's proxy: by a route, or led there by the kernel.",
+    "grpc": "gRPC calls that pass Squall's proxy: by a route, or led there by the kernel.",
 }
 """What the families are about; one without a line here is listed by its name alone."""
 
@@ -63,6 +64,8 @@ EXAMPLES: dict[str, dict[str, object]] = {
     "http.abort": {"method": "POST", "path": "/orders", "status": 503, "response_headers": {"Retry-After": "1"}},
     "http.replace": {"on": "response", "path": "/stock/*", "body": "not what you asked for"},
     "http.patch": {"on": "response", "path": "/stock/*", "body": {"left": 0}},
+    "grpc.delay": {"service": "shop.v1.Inventory", "method": "Reserve", "delay": "2s", "percent": "20%"},
+    "grpc.abort": {"service": "shop.v1.*", "status": "RESOURCE_EXHAUSTED", "message": "out of stock clerks", "percent": "10%"},
 }
 """What one might write for a fault; each is parsed when its page is made. One that is not here needs no keys."""
 
