@@ -9,6 +9,7 @@ what comes back from a call that began before is told by that, and proves nothin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf, nan
 from typing import TYPE_CHECKING, Literal
 
 from squall_resilience.core.trials import Trials
@@ -112,7 +113,7 @@ class BreakerCore:
         self.notes: list[float] | None = []
         """Latencies of calls that succeeded and are not taken into account yet; None while calls do not just pass."""
         self.due = self._looked_at = now
-        self.slow_call = float("inf")
+        self.slow_call = inf
         self.changes: list[Change] = []
         """Not told yet; whoever tells them removes them."""
         self.changed: dict[tuple[State, State, str], int] = {}
@@ -233,7 +234,7 @@ class BreakerCore:
         rate = periods.failures / periods.calls if periods.calls >= self.settings.minimum_calls else periods.rate
         if self.state == "half_open":
             ended = trials.won + trials.lost
-            rate = trials.lost / ended if ended else float("nan")
+            rate = trials.lost / ended if ended else nan
         return BreakerReading(
             state=self.state,
             since=max(now - self._since, 0.0),
@@ -259,7 +260,7 @@ class BreakerCore:
     def configure(self, settings: BreakerSettings, now: float) -> None:
         """Go by other settings; what was counted stays, and is judged by them."""
         self.settings = settings
-        self.slow_call = float("inf") if settings.slow_call is None else settings.slow_call
+        self.slow_call = inf if settings.slow_call is None else settings.slow_call
         self.due = min(self.due, now)
         self._enforce(now, "configured")
         self._move_on(now)

@@ -27,7 +27,7 @@ class Trials:
 
     def offer(self, number: int, now: float, *, share: float, at_once: int, in_all: int) -> bool:
         """Whether the call that comes now is tried; the first one is."""
-        step = max(round(share * _WHOLE), 1)
+        step = round(share * _WHOLE)
         self._credit = _WHOLE if self._credit is None else self._credit + step
         if self._credit < _WHOLE:
             return False

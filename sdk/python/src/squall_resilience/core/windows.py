@@ -10,6 +10,7 @@ from array import array
 from bisect import bisect
 from collections import deque
 from itertools import repeat
+from math import nan
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class LatencyWindow:
             above += self._sums[bucket] + self._counts[bucket]
             if above > above_max:
                 return _MIDDLES[bucket]
-        return float("nan")
+        return nan
 
 
 class ErrorPeriods:
@@ -91,7 +92,7 @@ class ErrorPeriods:
 
     def __init__(self, now: float, length: float) -> None:
         self.calls = self.failures = self.bad = self._silent = 0
-        self.rate = float("nan")
+        self.rate = nan
         """Of the last period that said something."""
         self.ends_at = now + length
 
