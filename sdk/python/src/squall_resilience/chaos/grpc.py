@@ -60,13 +60,6 @@ _KINDS = {
 }
 
 
-class _Details(NamedTuple):
-    """What a call brings, for the interceptors behind this one."""
-
-    method: str
-    invocation_metadata: tuple[tuple[str, str | bytes], ...]
-
-
 class _Stripped:
     """A call's context without one of the metadata that it came with."""
 
@@ -98,7 +91,8 @@ class _Interceptor:
         if sources:
             hit = chaos.consider(sources, seen)
         if chaos.strips:
-            details = _Details(details.method, _kept(details.invocation_metadata, chaos.strips))
+            kept = _kept(details.invocation_metadata, chaos.strips)
+            details = type(details)(details.method, kept)  # grpc.aio takes no other type than its own
         return details, hit, seen
 
 
