@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from squall_resilience.breaker import BreakerReading, BreakerSettings, CircuitBreaker
+    from squall_resilience.bulkhead import Bulkhead, BulkheadSettings
     from squall_resilience.fallback import Fallback, FallbackSettings
     from squall_resilience.hedge import Hedge, HedgeSettings
+    from squall_resilience.rate_limiter import KeySettings, RateLimiter, RateLimiterSettings
     from squall_resilience.retry import Retry, RetryBudget, RetrySettings, attempt_number
     from squall_resilience.safe import idempotent
     from squall_resilience.substitutes import Staleness, staleness
@@ -22,11 +24,16 @@ __version__ = "0.1.0"
 __all__ = [
     "BreakerReading",
     "BreakerSettings",
+    "Bulkhead",
+    "BulkheadSettings",
     "CircuitBreaker",
     "Fallback",
     "FallbackSettings",
     "Hedge",
     "HedgeSettings",
+    "KeySettings",
+    "RateLimiter",
+    "RateLimiterSettings",
     "Retry",
     "RetryBudget",
     "RetrySettings",
@@ -42,11 +49,16 @@ __all__ = [
 _HOMES = {
     "BreakerReading": "breaker",
     "BreakerSettings": "breaker",
+    "Bulkhead": "bulkhead",
+    "BulkheadSettings": "bulkhead",
     "CircuitBreaker": "breaker",
     "Fallback": "fallback",
     "FallbackSettings": "fallback",
     "Hedge": "hedge",
     "HedgeSettings": "hedge",
+    "KeySettings": "rate_limiter",
+    "RateLimiter": "rate_limiter",
+    "RateLimiterSettings": "rate_limiter",
     "Retry": "retry",
     "RetryBudget": "retry",
     "RetrySettings": "retry",
