@@ -92,8 +92,7 @@ def handler_of(script: Script) -> type[BaseHTTPRequestHandler]:
             elif script.trickles:
                 for byte in script.body:
                     self.wfile.write(bytes([byte]))
-                    if script.let_go.wait(script.trickles):
-                        break
+                    script.let_go.wait(script.trickles)
             else:
                 self.wfile.write(script.body)
 

@@ -99,7 +99,10 @@ def of_aiohttp(
     from squall_resilience.adapters.aiohttp import session
 
     async def main() -> Got:
-        async with session(policies, settings) as made, made.request(method, url, headers=headers, data=body) as response:
+        async with (
+            session(policies, settings) as made,
+            made.request(method, url, headers=headers, data=body) as response,
+        ):
             return Got(response.status, await response.read())
 
     return asyncio.run(main())
@@ -129,9 +132,7 @@ LIBRARIES = [
         from_library("requests", "exceptions", "ReadTimeout"),
     ),
     *(
-        Library(
-            f"{name}{how}", ask, from_library(name, "ConnectError"), from_library(name, "ReadTimeout")
-        )
+        Library(f"{name}{how}", ask, from_library(name, "ConnectError"), from_library(name, "ReadTimeout"))
         for name in ("httpx", "httpx2")
         for how, ask in (
             ("", of_httpx(name)),
@@ -140,7 +141,10 @@ LIBRARIES = [
         )
     ),
     Library(
-        "aiohttp", of_aiohttp, from_library("aiohttp", "ClientConnectorError"), from_library("aiohttp", "ServerTimeoutError")
+        "aiohttp",
+        of_aiohttp,
+        from_library("aiohttp", "ClientConnectorError"),
+        from_library("aiohttp", "ServerTimeoutError"),
     ),
 ]
 

@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from squall_resilience.breaker import BreakerReading, BreakerSettings, CircuitBreaker
     from squall_resilience.bulkhead import Bulkhead, BulkheadSettings
+    from squall_resilience.client import ClientSettings, PoolSettings
     from squall_resilience.fallback import Fallback, FallbackSettings
     from squall_resilience.hedge import Hedge, HedgeSettings
+    from squall_resilience.policy.chain import Policy
+    from squall_resilience.policy.explain import Explanation
+    from squall_resilience.policy.live import LiveSettings
+    from squall_resilience.policy.order import WrongOrder
+    from squall_resilience.policy.settings import PolicySettings
+    from squall_resilience.policy.trace import Trace, trace_of
+    from squall_resilience.policy.watching import Watcher, watch
+    from squall_resilience.propagation import carrying
     from squall_resilience.rate_limiter import KeySettings, RateLimiter, RateLimiterSettings
     from squall_resilience.retry import Retry, RetryBudget, RetrySettings, attempt_number
     from squall_resilience.safe import idempotent
@@ -27,11 +36,17 @@ __all__ = [
     "Bulkhead",
     "BulkheadSettings",
     "CircuitBreaker",
+    "ClientSettings",
+    "Explanation",
     "Fallback",
     "FallbackSettings",
     "Hedge",
     "HedgeSettings",
     "KeySettings",
+    "LiveSettings",
+    "Policy",
+    "PolicySettings",
+    "PoolSettings",
     "RateLimiter",
     "RateLimiterSettings",
     "Retry",
@@ -41,9 +56,15 @@ __all__ = [
     "Timeout",
     "TimeoutGuard",
     "TimeoutSettings",
+    "Trace",
+    "Watcher",
+    "WrongOrder",
     "attempt_number",
+    "carrying",
     "idempotent",
     "staleness",
+    "trace_of",
+    "watch",
 ]
 
 _HOMES = {
@@ -52,11 +73,17 @@ _HOMES = {
     "Bulkhead": "bulkhead",
     "BulkheadSettings": "bulkhead",
     "CircuitBreaker": "breaker",
+    "ClientSettings": "client",
+    "Explanation": "policy.explain",
     "Fallback": "fallback",
     "FallbackSettings": "fallback",
     "Hedge": "hedge",
     "HedgeSettings": "hedge",
     "KeySettings": "rate_limiter",
+    "LiveSettings": "policy.live",
+    "Policy": "policy.chain",
+    "PolicySettings": "policy.settings",
+    "PoolSettings": "client",
     "RateLimiter": "rate_limiter",
     "RateLimiterSettings": "rate_limiter",
     "Retry": "retry",
@@ -66,9 +93,15 @@ _HOMES = {
     "Timeout": "timeout",
     "TimeoutGuard": "timeout",
     "TimeoutSettings": "timeout",
+    "Trace": "policy.trace",
+    "Watcher": "policy.watching",
+    "WrongOrder": "policy.order",
     "attempt_number": "retry",
+    "carrying": "propagation",
     "idempotent": "safe",
     "staleness": "substitutes",
+    "trace_of": "policy.trace",
+    "watch": "policy.watching",
 }
 
 

@@ -17,7 +17,7 @@ from squall_resilience.adapters.http_rules import FailedAnswer, HttpRules, Meani
 from squall_resilience.adapters.policies import PolicyFor, Routes
 from squall_resilience.client import ClientSettings
 from squall_resilience.propagation import outgoing
-from squall_resilience.retry import idempotent
+from squall_resilience.safe import idempotent
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -18,7 +18,7 @@ from squall_resilience.adapters.http_rules import FailedAnswer, HttpRules, NotSe
 from squall_resilience.adapters.policies import PolicyFor, Routes
 from squall_resilience.client import ClientSettings
 from squall_resilience.propagation import outgoing
-from squall_resilience.retry import idempotent
+from squall_resilience.safe import idempotent
 
 if TYPE_CHECKING:
     import ssl
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from squall_resilience.policy.chain import Policy
 
-__all__ = ["Answer", "AnswerTooLarge", "HttpClient", "NotSent", "Request"]
+__all__ = ["Answer", "AnswerTooLarge", "CutShort", "HttpClient", "NotSent", "Request"]
 
 BODY_BYTES_MAX = 64 * 1024 * 1024
 _PORTS = {"http": 80, "https": 443}
@@ -35,6 +35,10 @@ _PORTS = {"http": 80, "https": 443}
 
 class AnswerTooLarge(http.client.HTTPException):
     """The answer's body is longer than the client takes."""
+
+
+class CutShort(http.client.IncompleteRead, ConnectionResetError):
+    """The connection ended before the answer did."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +148,12 @@ class HttpClient:
         return policy.wrap_sync(idempotent(send) if repeatable else send)
 
     def _send(self, request: Request, settings: ClientSettings | None = None) -> Answer:
-        answer = self._exchange(request, settings or self.settings)
+        answer = self._exchange(request, settings)
         if self.rules.fails(answer.status):
             raise FailedAnswer(answer, answer.status, retry_after_seconds(answer.headers.get("retry-after")))
         return answer
 
-    def _exchange(self, request: Request, settings: ClientSettings) -> Answer:
+    def _exchange(self, request: Request, settings: ClientSettings | None) -> Answer:
         """One request and its answer; once more where a kept connection turns out to be closed by the other side."""
         lease = self.connections.take(request.place, settings)
         try:
@@ -166,7 +170,7 @@ class HttpClient:
             return answer
         return self._exchange_anew(request, settings)
 
-    def _exchange_anew(self, request: Request, settings: ClientSettings) -> Answer:
+    def _exchange_anew(self, request: Request, settings: ClientSettings | None) -> Answer:
         lease = self.connections.take_new(request.place, settings)
         try:
             answer, keep = self._over(lease, request)
@@ -186,6 +190,8 @@ class HttpClient:
             body = response.read(self._body_bytes_max + 1)
             if len(body) > self._body_bytes_max:
                 raise AnswerTooLarge(f"the answer is longer than {self._body_bytes_max} bytes")
+            if response.length:
+                raise CutShort(body, response.length)
             keep = not response.will_close and response.isclosed()
             return Answer(response.status, response.msg, body), keep
 

@@ -27,7 +27,7 @@ from squall_resilience.policy.overlay import differences
 from squall_resilience.policy.parts import PARTS, Reconfigurable
 from squall_resilience.policy.settings import PolicySettings
 from squall_resilience.policy.trace import Journal, Trace
-from squall_resilience.retry import idempotent
+from squall_resilience.safe import declared, idempotent
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Sequence
@@ -38,7 +38,6 @@ __all__ = ["Policy"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_IDEMPOTENT = "__squall_idempotent__"  # what @idempotent leaves
 C = TypeVar("C", bound=Callable[..., Any])
 
 
@@ -182,7 +181,7 @@ class Policy(Pattern):
 
         Links see `call` as the first argument: a fallback's or limiter's key made from the arguments has it too.
         """
-        sure = bool(getattr(call, _IDEMPOTENT, False))
+        sure = declared(call, False, _never)()
         if is_async(call):
             return cast("R", self._awaited[sure](cast("Callable[..., Awaitable[object]]", call), *args, **kwargs))
         return self._called[sure](call, *args, **kwargs)
@@ -247,6 +246,10 @@ class Policy(Pattern):
                 "Faults by the link at which they stopped, and whether the caller got an error or an answer.",
             )
         yield from changes(self.dependency, self._source, self._changed_at, self._generation)
+
+
+def _never() -> bool:
+    return False
 
 
 def _call(call: Callable[..., R], *args: object, **kwargs: object) -> R:

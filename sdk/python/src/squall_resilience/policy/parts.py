@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from squall_resilience.breaker import CircuitBreaker
 from squall_resilience.bulkhead import Bulkhead
 from squall_resilience.fallback import Fallback
+from squall_resilience.hedge import Hedge
 from squall_resilience.policy.total import Deadline
 from squall_resilience.rate_limiter import RateLimiter
 from squall_resilience.retry import Retry
@@ -36,6 +37,7 @@ PARTS: Mapping[str, Callable[..., Pattern]] = {
     "breaker": CircuitBreaker,
     "bulkhead": Bulkhead,
     "rate_limiter": RateLimiter,
+    "hedge": Hedge,
     "retry": Retry,
     "deadline": Deadline,
     "fallback": Fallback,

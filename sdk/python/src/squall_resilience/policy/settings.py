@@ -11,6 +11,7 @@ from squall_resilience.bulkhead import BulkheadSettings
 from squall_resilience.client import ClientSettings
 from squall_resilience.errors import Problem, SettingsError
 from squall_resilience.fallback import FallbackSettings
+from squall_resilience.hedge import HedgeSettings
 from squall_resilience.policy.overlay import overlay
 from squall_resilience.rate_limiter import RateLimiterSettings
 from squall_resilience.retry import RetrySettings
@@ -37,6 +38,7 @@ class PolicySettings(Settings):
     breaker: BreakerSettings | None = field(default=None, metadata={"part": BreakerSettings})
     bulkhead: BulkheadSettings | None = field(default=None, metadata={"part": BulkheadSettings})
     rate_limiter: RateLimiterSettings | None = field(default=None, metadata={"part": RateLimiterSettings})
+    hedge: HedgeSettings | None = field(default=None, metadata={"part": HedgeSettings})
     retry: RetrySettings | None = field(default=None, metadata={"part": RetrySettings})
     deadline: TimeoutSettings | None = field(default=None, metadata={"part": TimeoutSettings})
     """For the whole call: all attempts and the waits between them."""
