@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["MODULES", "SDK", "build", "go"]
+__all__ = ["MODULES", "SDK", "build", "build_elsewhere", "go"]
 
 SDK = Path(__file__).resolve().parents[2] / "sdk" / "go"
 MODULES = (".", "grpcchaos", "routers")
@@ -31,6 +31,23 @@ def build(module: str, package: str, target: Path) -> Path:
     """The built program of a package."""
     go(module, "build", "-o", str(target), package)
     return target
+
+
+def build_elsewhere(source: str, folder: Path) -> None:
+    """Build a program in a module of its own, which replaces squallchaos as the README says."""
+    _have_dependencies("grpcchaos")
+    folder.mkdir()
+    needed = (SDK / "grpcchaos" / "go.mod").read_text()
+    needed = needed.replace("module squall.dev/squallchaos/grpcchaos", "module example.org/orders").replace(
+        "=> ../", f"=> {SDK}"
+    )
+    needed += f"\nrequire squall.dev/squallchaos/grpcchaos v0.1.0\nreplace squall.dev/squallchaos/grpcchaos => {SDK}/grpcchaos\n"
+    (folder / "go.mod").write_text(needed)
+    shutil.copy(SDK / "grpcchaos" / "go.sum", folder / "go.sum")
+    (folder / "main.go").write_text(source)
+    for command in (["vet", "."], ["build", "-o", "program", "."]):
+        done = _run(_program(), str(folder), *command)
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}"
 
 
 def _program() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.sdk_go.go_module import build
+from tests.sdk_go.go_module import SDK, build
 from tests.servers import program as server_program
 from tests.specimens import wait_for
 
@@ -29,6 +30,10 @@ pytestmark = pytest.mark.slow
 
 PATIENCE_S = 20.0
 DELAY_S = 0.3
+GUIDE = (SDK.parents[1] / "docs" / "how-to" / "chaos-in-a-go-service.md").read_text()
+SIGN = re.findall(r'^curl -H "X-Chaos-Enabled: (.*)" http', GUIDE, re.MULTILINE)[0]
+SIGN = f'now=$(date +%s); printf %s "{SIGN}"'
+"""The signature as the how-to guide makes it in a shell."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def served(program: Path, folder: Path) -> Iterator[Service]:
+def served(program: Path, folder: Path, **more: str) -> Iterator[Service]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUALL_CHAOS")}
-    environment["SQUALL_CHAOS_DIR"] = str(folder)
+    environment |= {"SQUALL_CHAOS_DIR": str(folder), **more}
     with (folder.parent / "log").open("w") as log, subprocess.Popen(
         [program], stdout=subprocess.PIPE, stderr=log, text=True, env=environment
     ) as process:  # fmt: skip
@@ -181,3 +186,50 @@ def test_a_delay_that_is_under_way_ends_when_squall_dies(service: Service) -> No
         service.get("/orders/7")
         assert time.monotonic() - begun < PATIENCE_S
     assert time.monotonic() - begun < PATIENCE_S
+
+
+def test_the_documented_experiment_finds_it(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQUALL_CHAOS_DIR", str(service.folder))
+    document = tmp_path / "orders-late.yaml"
+    document.write_text(re.findall(r"^```yaml\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)[0])
+    done = subprocess.run(
+        [sys.executable, "-m", "squall", "run", "--dry-run", str(document)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "middleware orders" in done.stdout
+    assert list(service.folder.glob("*.json")) == []
+
+
+def test_its_own_settings_come_from_the_environment(program: Path, tmp_path: Path) -> None:
+    secret = "a secret of enough letters"
+    environment = {
+        "ENABLED": "true", "UNTIL": "2099-12-31T18:00:00Z", "SAMPLE": "100%", "ABORT_STATUS": "429", "ABORT_SHARE": "1",
+        "SECRET": secret,
+    }  # fmt: skip
+    with served(
+        program, tmp_path / "chaos", **{f"SQUALL_CHAOS_{name}": value for name, value in environment.items()}
+    ) as service:
+        signed = subprocess.run(
+            ["sh", "-c", SIGN], env={**os.environ, "SQUALL_CHAOS_SECRET": secret}, capture_output=True, text=True, check=True
+        ).stdout  # fmt: skip
+        if "." not in signed.strip().rstrip("."):
+            pytest.skip("needs openssl: apt-get install openssl")
+        assert service.get("/orders/7", **{"X-Chaos-Enabled": signed.strip()})[0] == 429
+        assert service.get("/orders/7", **{"X-Chaos-Enabled": "1"})[0] == 200
+        assert service.get("/orders/7")[0] == 200
+        assert 'http_chaos_refused_total{service="orders"} 1\n' in service.get("/metrics")[1]
+        (service.folder / "HALT").touch()
+        wait_for(lambda: service.get("/orders/7", **{"X-Chaos-Enabled": signed.strip()})[0] == 200, "it is halted")
+
+
+def test_settings_that_cannot_be_are_said_at_the_start(program: Path, tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "SQUALL_CHAOS_DIR": str(tmp_path),
+        "SQUALL_CHAOS_SAMPEL": "1",
+        "SQUALL_CHAOS_SEED": "-1",
+    }
+    done = subprocess.run([program], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 1
+    assert "SQUALL_CHAOS_SAMPEL" in done.stderr
+    assert 'SQUALL_CHAOS_SEED is "-1"; allowed is 0 to 2^64 - 1' in done.stderr
