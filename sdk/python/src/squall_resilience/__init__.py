@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from squall_resilience.bulkhead import Bulkhead, BulkheadSettings
     from squall_resilience.client import ClientSettings, PoolSettings
     from squall_resilience.fallback import Fallback, FallbackSettings
+    from squall_resilience.group import Group, GroupSettings, Member
     from squall_resilience.hedge import Hedge, HedgeSettings
     from squall_resilience.policy.chain import Policy
     from squall_resilience.policy.explain import Explanation
@@ -40,10 +41,13 @@ __all__ = [
     "Explanation",
     "Fallback",
     "FallbackSettings",
+    "Group",
+    "GroupSettings",
     "Hedge",
     "HedgeSettings",
     "KeySettings",
     "LiveSettings",
+    "Member",
     "Policy",
     "PolicySettings",
     "PoolSettings",
@@ -77,10 +81,13 @@ _HOMES = {
     "Explanation": "policy.explain",
     "Fallback": "fallback",
     "FallbackSettings": "fallback",
+    "Group": "group",
+    "GroupSettings": "group",
     "Hedge": "hedge",
     "HedgeSettings": "hedge",
     "KeySettings": "rate_limiter",
     "LiveSettings": "policy.live",
+    "Member": "group",
     "Policy": "policy.chain",
     "PolicySettings": "policy.settings",
     "PoolSettings": "client",
