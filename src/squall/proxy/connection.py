@@ -144,8 +144,9 @@ class Connection:
         if up is None or down is None:
             return
         talk = self.conversation = Http2(self, up, down)
-        for flow, side, data in zip((up, down), (talk.requests, talk.responses), held, strict=True):
-            flow.follow(side)
+        up.follow(talk.requests)
+        down.follow(talk.responses)
+        for side, data in zip((talk.requests, talk.responses), held, strict=True):
             if data:
                 side.feed(data, time.monotonic_ns())
         if before is not None:

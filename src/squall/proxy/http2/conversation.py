@@ -174,6 +174,7 @@ class Http2:
     def _hold_answer(self, stream: Stream, item: Item, answer: tuple[Fields, bytes]) -> None:
         """The service never knows of this stream; the client is answered in time."""
         self.changed = stream.aborted = True
+        stream.drains = stream.head is None or not is_grpc(stream.head)
         self.requests.blocks.rewrite()
         stream.up.dead = True
         self.requests.flow.left(item.size)
@@ -244,10 +245,15 @@ class Http2:
             self.forget(stream)
 
     def _answered(self, stream: Stream) -> None:
-        """The client has the whole of our answer: what it still has to say is not needed (RFC 9113, 8.1)."""
+        """The client has the whole of our answer: what it still has to say is not needed (RFC 9113, 8.1).
+
+        A gRPC client is told so; another is let say it.
+        """
         if self.gone or self.requests.closed or self.requests.streams.get(stream.client) is not stream:
             return
         if not stream.up.ended:
+            if stream.drains:
+                return
             self.responses.emit(frames.number_frame(frames.RST_STREAM, stream.client, frames.NO_ERROR))
         self.forget(stream)
         self.settle()

@@ -52,6 +52,7 @@ class FrameStream:
         self._data = b""
         self._backlog: list[bytes] = []
         self._out: list[bytes] = []
+        self._early: list[bytes] = []
         self._stamp_ns = 0
         self._preface = has_preface
         self._begun = self._ended = self._end_sent = self._advancing = self._fresh = False
@@ -88,7 +89,7 @@ class FrameStream:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._data, self._backlog, self._out, self._open = b"", [], [], None
+        self._data, self._backlog, self._out, self._early, self._open = b"", [], [], [], None
 
     # Finding frames
 
@@ -170,7 +171,15 @@ class FrameStream:
         """Bytes of ours go on."""
         if not self.closed:
             self.flow.taken(len(data))
-            self._out.append(data)
+            (self._out if self._begun else self._early).append(data)
+
+    def begin(self, data: bytes, size: int) -> None:
+        """The settings with which a side begins, in place of a frame of so many bytes: nothing may go before them."""
+        self._begun = True
+        self.emit(data)
+        self.flow.left(size)
+        self._out += self._early
+        self._early.clear()
 
     def flush(self) -> None:
         """Send what has been gathered, and the end when nothing waits."""

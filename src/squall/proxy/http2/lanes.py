@@ -240,7 +240,7 @@ class Lane:
 class Stream:
     """A stream by its numbers: the client's, and the service's (0 while it does not know of it)."""
 
-    __slots__ = ("aborted", "client", "down", "head", "rules", "server", "up", "updates")
+    __slots__ = ("aborted", "client", "down", "drains", "head", "rules", "server", "up", "updates")
 
     def __init__(self, client: int, requests: Side, responses: Side) -> None:
         self.client, self.server = client, 0
@@ -253,3 +253,5 @@ class Stream:
         """What the client granted of the response's window while the service did not know of the stream."""
         self.aborted = False
         """The proxy answers, or ends, it."""
+        self.drains = False
+        """What the client still sends is let come to its end: not every client of HTTP can stop in the middle."""

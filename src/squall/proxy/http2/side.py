@@ -128,6 +128,8 @@ class Side(FrameStream):
         content = content_of(raw[HEAD_BYTES:], flags)
         if lane.dead:
             self._drop(raw, length)
+            if stream.drains and not end:
+                self.grant(stream, length)
             self.talk.lane_done(lane)
             return
         if len(content) < length:
@@ -270,13 +272,8 @@ class Side(FrameStream):
                 other.resize_windows(value)
         if self.is_up and not self._begun and all(name != frames.ENABLE_PUSH for name, _ in settings):
             passed.append((frames.ENABLE_PUSH, 0))
-        self._begun = True
         other.blocks.announced(table)
-        if passed == settings:
-            self._again(raw)
-        else:
-            self.emit(frames.frame(frames.SETTINGS, 0, 0, frames.settings_payload(passed)))
-            self.flow.left(len(raw))
+        self.begin(frames.frame(frames.SETTINGS, flags, 0, frames.settings_payload(passed)), len(raw))
 
     def resize_windows(self, initial: int) -> None:
         """The receiver's streams begin with another window; those that are there change by as much."""
