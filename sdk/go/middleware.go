@@ -3,6 +3,8 @@ package squallchaos
 import (
 	"io"
 	"net/http"
+	"net/url"
+	"strings"
 )
 
 // Middleware puts chaos before a handler. The ResponseWriter reaches the handler as it is. A request that ends while it is
@@ -10,7 +12,7 @@ import (
 // part of what is tested.
 func (c *Chaos) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		request := Request{Method: r.Method, Path: r.URL.Path, Host: r.Host, Headers: r.Header}
+		request := Request{Method: r.Method, Path: pathOf(r), Host: r.Host, Headers: r.Header}
 		verdict := c.Decide(request)
 		if verdict.Strip != "" {
 			r = without(r, verdict.Strip)
@@ -24,6 +26,19 @@ func (c *Chaos) Middleware(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// pathOf is the path that was asked for, whatever has been cut off it (http.StripPrefix) before the middleware.
+func pathOf(r *http.Request) string {
+	rest, found := strings.CutPrefix(r.RequestURI, r.URL.Path)
+	if found && (rest == "" || rest[0] == '?') || !strings.HasPrefix(r.RequestURI, "/") {
+		return r.URL.Path // nothing was; or there is no path of the kind, as in CONNECT
+	}
+	asked, err := url.ParseRequestURI(r.RequestURI)
+	if err != nil {
+		return r.URL.Path
+	}
+	return asked.Path
 }
 
 // without is the request without a header; the original belongs to the server.

@@ -83,6 +83,20 @@ func TestStripTakesTheHeaderOffACopy(t *testing.T) {
 	}
 }
 
+func TestThePathIsTheOneThatWasAskedFor(t *testing.T) {
+	one := made(t, func(s *chaos.Settings) {
+		s.RequireHeader, s.AbortStatus, s.AbortShare, s.Path = false, 418, 1, "/shop/ä b/*"
+	})
+	server := served(t, http.StripPrefix("/shop", one.Middleware(http.NotFoundHandler())))
+	for path, want := range map[string]int{
+		"/shop/%C3%A4%20b/7": 418, "/shop/%C3%A4%20b/?/shop": 418, "/shop/shop/%C3%A4%20b/7": 404, "/shop/orders/7": 404,
+	} {
+		if answer, _ := get(t, server.URL+path); answer.StatusCode != want {
+			t.Errorf("%s: %d", path, answer.StatusCode)
+		}
+	}
+}
+
 func TestARequestThatEndsIsNotHeldBack(t *testing.T) {
 	one := made(t, func(s *chaos.Settings) { s.RequireHeader, s.DelayMin, s.DelayMax = false, time.Hour, time.Hour })
 	ctx, cancel := context.WithCancel(context.Background())

@@ -92,14 +92,11 @@ func message(verdict squallchaos.Verdict) string {
 	return verdict.Body
 }
 
-// code is the status of gRPC for an abort's: as it is where the settings say a code; else by the table of
-// http-grpc-status-mapping in the gRPC project's documentation, and Unavailable for what the settings say of HTTP.
+// code is the status of gRPC for an abort's: as it is where the settings say a code, else by the table of
+// http-grpc-status-mapping in the gRPC project's documentation.
 func code(verdict squallchaos.Verdict) codes.Code {
 	if verdict.Status <= int(codes.Unauthenticated) {
 		return codes.Code(verdict.Status)
-	}
-	if verdict.Fault() == "" {
-		return codes.Unavailable
 	}
 	switch verdict.Status {
 	case http.StatusBadRequest:

@@ -3,6 +3,7 @@ package grpcchaos_test
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -158,7 +159,7 @@ func TestADelayIsFeltByCallsAndStreams(t *testing.T) {
 
 func TestAnAbortedCallIsNotHandled(t *testing.T) {
 	for set, want := range map[int]codes.Code{
-		7: codes.PermissionDenied, 16: codes.Unauthenticated, 503: codes.Unavailable, 404: codes.Unavailable,
+		7: codes.PermissionDenied, 16: codes.Unauthenticated, 503: codes.Unavailable, 404: codes.Unimplemented,
 	} {
 		client := served(t, func(s *squallchaos.Settings) { on(s); s.AbortStatus, s.AbortShare, s.Path = set, 1, "/shop.Echo/*" })
 		ctx := calling(t, "X-Chaos-Enabled", "1")
@@ -203,10 +204,10 @@ func TestADrivenAbort(t *testing.T) {
 	t.Setenv("SQUALL_CHAOS_DIR", folder)
 	client := served(t, func(s *squallchaos.Settings) { s.Driven = true })
 	lease := make([]byte, 8)
-	for set, want := range map[int]codes.Code{
-		400: codes.Internal, 401: codes.Unauthenticated, 403: codes.PermissionDenied, 404: codes.Unimplemented,
-		429: codes.Unavailable, 502: codes.Unavailable, 503: codes.Unavailable, 504: codes.Unavailable, 500: codes.Unknown, 200: codes.Unknown,
-	} {
+	for set, want := range statuses(t) {
+		if set < 200 {
+			continue // a driven fault is one of HTTP
+		}
 		order := fmt.Sprintf(`{"version":1,"run":"r","faults":[{"id":"%d","require_header":false,"header":"X-Chaos-Enabled",`+
 			`"sample":1,"method":"post","path":"/shop.Echo/*","headers":{"user":"*"},"delay_min_ns":0,"delay_max_ns":0,`+
 			`"abort_status":%d,"abort_body":"no %d","abort_headers":{"Retry-After":"7"},"seed":1}]}`, set, set, set)
@@ -227,6 +228,36 @@ func TestADrivenAbort(t *testing.T) {
 	if _, err := say(calling(t), client); err != nil {
 		t.Errorf("without the metadata that is asked for: %v", err)
 	}
+}
+
+// Every status of sdk/cases, which the Python interceptor is held to as well.
+func TestTheStatusesOfTheCases(t *testing.T) {
+	for set, want := range statuses(t) {
+		client := served(t, func(s *squallchaos.Settings) { on(s); s.AbortStatus, s.AbortShare = set, 1 })
+		if _, err := say(calling(t, "X-Chaos-Enabled", "1"), client); status.Code(err) != want {
+			t.Errorf("%d: %v", set, err)
+		}
+	}
+}
+
+func statuses(t *testing.T) map[int]codes.Code {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("..", "..", "cases", "grpc-status.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []struct {
+		Status int
+		Code   codes.Code
+	}
+	if err := json.Unmarshal(content, &rows); err != nil || len(rows) == 0 {
+		t.Fatal(err, len(rows))
+	}
+	found := map[int]codes.Code{}
+	for _, each := range rows {
+		found[each.Status] = each.Code
+	}
+	return found
 }
 
 func put(t *testing.T, path string, content []byte) {
