@@ -190,11 +190,12 @@ class Awaited(_Calls):
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> bool:
+    ) -> None:
         moment.set(self._outer)
         if error is not None:
             self._core.finish()
-            return await self._crew.__aexit__(kind, error, trace)
+            await self._crew.__aexit__(kind, error, trace)
+            return
         self._core.closed = True
         try:
             while self._core.standing == "open" and (left := self._time_left()) > 0:
@@ -213,7 +214,6 @@ class Awaited(_Calls):
             self._crew.cancel()
             await self._crew.__aexit__(None, None, None)
         self._settle()
-        return False
 
 
 class Called(_Calls):
