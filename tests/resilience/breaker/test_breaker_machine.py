@@ -36,6 +36,7 @@ class Naive:
     manual: str | None = None
     since: float = START
     openings: int = 0
+    """Since it was closed or forced."""
     period: float = START
     """When the running period began."""
     ended: list[bool] = field(default_factory=list)
@@ -60,6 +61,10 @@ class Naive:
         self.state, self.since = state, self.now
         self.epoch += 1
         self.trials = []
+        if state == "open":
+            self.openings += 1
+        elif state != "half_open":
+            self.openings = 0
         if self.passing:
             self.period, self.ended, self.verdicts, self.all_ended = self.now, [], [], []
         if state == "half_open":
@@ -68,7 +73,7 @@ class Naive:
     def wait(self) -> float:
         wait = self.of.wait
         if self.of.wait_max is not None:
-            for _ in range(self.openings):
+            for _ in range(self.openings - 1):
                 wait = min(wait * 2, self.of.wait_max)
         return wait
 
@@ -114,14 +119,12 @@ class Naive:
         rate = self.of.error_rate is not None and self.bad_in_a_row() >= self.of.periods
         asked = [x for x, y in ((row, self.of.failures_in_a_row), (rate, self.of.error_rate)) if y is not None]
         if self.state == "closed" and (any(asked) if self.of.trip == "any" else all(asked)):
-            self.openings = 0
             self.go("open")
 
     def decide(self) -> None:
         lost_max = math.floor(Fraction(str(self.of.trial_error_rate)) * self.of.trials)
         lost = self.proofs.count(False)
         if lost > lost_max:
-            self.openings += 1
             self.go("open")
         elif self.proofs.count(True) + lost_max >= self.of.trials:
             self.go("closed")
@@ -223,6 +226,7 @@ class Breakers(RuleBasedStateMachine):
         assert reading.successes == self.naive.totals["success"]
         assert reading.since == self.naive.now - self.naive.since or self.naive.now < self.naive.since
         if self.naive.passing:
+            assert self.core.due > self.naive.now
             assert reading.periods_in_a_row == self.naive.bad_in_a_row()
             assert reading.failures_in_a_row == self.naive.row()
         if self.naive.state == "half_open":

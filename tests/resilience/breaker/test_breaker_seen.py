@@ -231,16 +231,24 @@ def test_all_wrong_settings_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "path"),
+    ("given", "said"),
     [
-        ({"error_rate": None, "failures_in_a_row": None}, "trip"),
-        ({"wait": 20, "wait_max": 10}, "wait_max"),
+        (
+            {"error_rate": None, "failures_in_a_row": None},
+            "trip: 'any' is not possible without error_rate, latency or failures_in_a_row",
+        ),
+        ({"wait": 20, "wait_max": 10}, "wait_max: 10s is not at least `wait`, 20s"),
     ],
 )
-def test_settings_that_contradict_each_other(given: dict[str, object], path: str) -> None:
+def test_settings_that_contradict_each_other(given: dict[str, object], said: str) -> None:
     with pytest.raises(SettingsError) as caught:
         BreakerSettings(**given)  # type: ignore[arg-type]
-    assert [each.path for each in caught.value.problems] == [path]
+    assert [str(each) for each in caught.value.problems] == [said]
+
+
+def test_settings_at_the_edge_of_a_contradiction() -> None:
+    assert BreakerSettings(error_rate=None, failures_in_a_row=None, latency=1.0).latency == 1.0
+    assert BreakerSettings(wait=20, wait_max=20).wait_max == 20
 
 
 def test_settings_from_a_file() -> None:

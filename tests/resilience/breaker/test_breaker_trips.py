@@ -136,6 +136,34 @@ def test_slow_calls_count_as_failures_when_they_are_said_to() -> None:
     assert it.breaker.read().failures == 7
 
 
+def test_slow_blocks_and_slow_trials_count_too() -> None:
+    it = Clocked(slow_call=0.25, failures_in_a_row=2, wait=10, trial_share=1.0, trials=2, trial_error_rate=0.0)
+    for took in (0.5, 0.25, 0.5, 0.5):
+        with it.breaker.guard():
+            it.wait(took)
+    assert it.breaker.state == "open"
+    it.wait(10)
+    it.succeed(took=0.25)
+    it.succeed(took=0.5)
+    reading = it.breaker.read()
+    assert (reading.state, reading.successes, reading.failures) == ("open", 2, 4)
+
+
+def test_of_two_conditions_that_hold_at_once_one_is_the_cause() -> None:
+    it = Clocked(periods=1, latency=0.3, **OFF)
+    it.traffic(10.5, rate=2, failing=1.0, took=0.4)
+    assert it.changes == [("closed", "open", "error_rate")]
+
+
+def test_what_opened_it_is_seen_as_long_as_it_is_open() -> None:
+    it = Clocked(wait=5000, minimum_calls=10, **OFF)
+    it.traffic(40, failing=0.5, took=0.1)
+    it.wait(1000)
+    reading = it.breaker.read()
+    assert (reading.state, reading.periods_in_a_row, reading.error_rate) == ("open", 3, 0.5)
+    assert reading.latency == pytest.approx(0.1, rel=0.05)
+
+
 def test_an_open_one_says_for_how_long() -> None:
     it = Clocked(failures_in_a_row=1, wait=20)
     it.fail()
@@ -167,3 +195,15 @@ def test_each_opening_in_a_row_waits_twice_as_long_up_to_the_bound() -> None:
     assert it.breaker.state == "closed"
     it.fail()
     assert it.breaker.read().wait_left == 10
+
+
+def test_forcing_begins_the_waits_anew() -> None:
+    it = Clocked(failures_in_a_row=1, wait=10, wait_max=80, trials=1)
+    for _ in range(2):
+        it.breaker.force_open()
+        it.breaker.release()
+        it.fail()
+        assert it.breaker.read().wait_left == 10
+        it.wait(10)
+        it.fail()
+        assert it.breaker.read().wait_left == 20

@@ -188,8 +188,9 @@ def test_it_opens_as_soon_as_it_cannot_be_won() -> None:
 
 
 def test_slow_trials_are_lost_ones() -> None:
-    it = half_open(trial_share=1.0, trials=2, trial_error_rate=0.0, latency=0.3)
+    it = half_open(trial_share=1.0, trials=2, trial_error_rate=0.0, latency=0.25)
     it.succeed(took=0.25)
+    assert it.breaker.read().trials_won == 1
     it.succeed(took=0.31)
     assert it.changes[-1] == ("half_open", "open", "trials_failed")
     assert it.breaker.read().successes == 2
@@ -207,6 +208,34 @@ def test_the_counters_begin_anew() -> None:
     it.succeed(1, took=0.1)
     it.fail(2)
     assert it.breaker.state == "closed", "the three failures from before are forgotten"
+
+
+def test_its_figures() -> None:
+    it = half_open(trial_share=1.0, trials=10, trials_at_once=2, trial_error_rate=0.2)
+    it.succeed()
+    it.fail(2)
+    it.breaker.guard().__enter__()
+    reading = it.breaker.read()
+    assert reading.error_rate == pytest.approx(2 / 3)
+    assert (reading.trials_won, reading.trials_lost, reading.trials_under_way, reading.wait_left) == (1, 2, 1, 0.0)
+    it.fail()
+    assert it.events[-1].figures == {  # type: ignore[attr-defined]
+        "trials_won": 1.0,
+        "trials_lost": 3.0,
+        "trials_under_way": 1.0,
+        "latency": 1e-4,
+    }
+
+
+def test_a_latency_from_before_does_not_open_it_again() -> None:
+    it = Clocked(latency=0.3, minimum_calls=5, failures_in_a_row=None, wait=10, trials=1)
+    it.succeed(5, took=1.0)
+    it.wait(1)
+    assert it.breaker.state == "open"
+    it.wait(10)
+    it.succeed()
+    it.fail()
+    assert it.breaker.state == "closed"
 
 
 def test_what_began_before_it_opened_proves_nothing() -> None:

@@ -108,12 +108,13 @@ class BreakerCore:
     )
 
     def __init__(self, settings: BreakerSettings, now: float, random: Callable[[], float]) -> None:
-        self.settings = settings
+        self.settings: BreakerSettings
+        self.slow_call: float
+        """Seconds; what took longer is a failure."""
         self.state: State = "closed"
         self.notes: list[float] | None = []
         """Latencies of calls that succeeded and are not taken into account yet; None while calls do not just pass."""
         self.due = self._looked_at = now
-        self.slow_call = inf
         self.changes: list[Change] = []
         """Not told yet; whoever tells them removes them."""
         self.changed: dict[tuple[State, State, str], int] = {}
@@ -122,7 +123,7 @@ class BreakerCore:
         self._random = random
         self._forced: Literal["open", "closed"] | None = None
         self._since = now
-        self._openings = 0
+        self._openings = 0  # since it was closed or forced
         self._stretch = 0.0
         self._row = 0
         self._trial = 0
@@ -207,9 +208,9 @@ class BreakerCore:
             return
         batch = self.notes[:]
         del self.notes[: len(batch)]
-        if batch:
-            self.successes += len(batch)
-            self._periods.calls += len(batch)
+        if taken := len(batch):
+            self.successes += taken
+            self._periods.calls += taken
             self._row = 0
             self._latency.note(batch)
 
@@ -299,7 +300,6 @@ class BreakerCore:
             holds["latency"] = self._latency_high
         causes = [name for name, true in holds.items() if true]
         if causes and (of.trip == "any" or len(causes) == len(holds)):
-            self._openings = 0
             self._go("open", now, causes[0] if of.trip == "any" else "+".join(causes))
 
     def _move_on(self, now: float) -> None:
@@ -316,14 +316,13 @@ class BreakerCore:
         of = self.settings
         wait = of.wait
         if of.wait_max is not None:
-            wait = min(wait * 2 ** min(self._openings, _DOUBLINGS_MAX), of.wait_max)
+            wait = min(wait * 2 ** min(self._openings - 1, _DOUBLINGS_MAX), of.wait_max)
         return max(self._since + wait * (1 + of.jitter * self._stretch) - now, 0.0)
 
     def _decide(self, now: float) -> None:
         of = self.settings
         decided = self._trials.decided(in_all=of.trials, lost_share_max=of.trial_error_rate)
         if decided == "lost":
-            self._openings += 1
             self._go("open", now, "trials_failed")
         elif decided == "won":
             self._go("closed", now, "trials_succeeded")
@@ -339,8 +338,11 @@ class BreakerCore:
         self.state, self._since = new, now
         self.notes = [] if new in {"closed", "forced_closed"} else None
         if new == "open":
+            self._openings += 1
             self._stretch = self._random()
             return
+        if new != "half_open":
+            self._openings = 0
         self._row = 0
         self._latency_high = False
         self._periods = ErrorPeriods(now, self.settings.period)
