@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from squall.cli import telemetry
+
 if TYPE_CHECKING:
     from squall.cli.story import Act, Played
     from squall.engine import Outcome
     from squall.experiment.model import Experiment
     from squall.shop import Shop
+    from squall.telemetry.wanted import Wanted
 
 __all__ = ["command"]
 
@@ -32,7 +35,8 @@ _SETTLE_SECONDS_MAX = 30.0
     "--act", "only", type=click.Choice(("bare", "time-outs", "breaker", "limits")), help="Play this act only."
 )
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(0, 2**63 - 1))
-def command(rate: str, stall: str, only: str | None, seed: int) -> None:
+@telemetry.options
+def command(rate: str, stall: str, only: str | None, seed: int, **told: str | None) -> None:
     """Watch a shop of five services lose its orders because one of them stands still, and learn to ride it out.
 
     Gateway, order, payment, inventory and notification are real processes. Inventory stands still (SIGSTOP), four
@@ -43,6 +47,7 @@ def command(rate: str, stall: str, only: str | None, seed: int) -> None:
     from squall.cli.story import ACTS, draw, tell_act, what_did_not_hold
     from squall.shop import Shop
 
+    asked = telemetry.asked(told)
     click.echo("A shop of five services: customers -> gateway -> order -> payment -> inventory.")
     click.echo("Inventory will stand still, and nothing else will be touched. Watch what becomes of the orders.")
     acts = [act for act in ACTS if only in (None, act.name)]
@@ -52,7 +57,7 @@ def command(rate: str, stall: str, only: str | None, seed: int) -> None:
             click.secho(f"\n{number} of {len(acts)}  {act.title}", bold=True)
             click.echo(f"  {act.says}")
             shop.apply(act.settings)
-            all_played.append(_play(act, shop, rate, stall, seed))
+            all_played.append(_play(_experiment(act, shop, rate, stall, seed), act, shop, asked))
             tell_act(all_played[-1])
             if all_played[-1].outcome.exit_status in (4, 5, 130):
                 sys.exit(all_played[-1].outcome.exit_status)
@@ -69,13 +74,13 @@ def command(rate: str, stall: str, only: str | None, seed: int) -> None:
     sys.exit(1 if broken else 0)
 
 
-def _play(act: Act, shop: Shop, rate: str, stall: str, seed: int) -> Played:
+def _play(experiment: Experiment, act: Act, shop: Shop, asked: Wanted) -> Played:
     from squall.cli.execution import execute
     from squall.cli.story import Played, Pools, numbers_of
     from squall.reports.writing import write_reports
 
     with Pools(shop) as pools:
-        outcome = execute(_experiment(act, shop, rate, stall, seed), listeners=[pools.hear], panel=pools)
+        outcome = execute(experiment, listeners=[pools.hear], panel=pools, telemetry=asked)
         _wait_until_drained(pools, outcome)
     write_reports(outcome.run.path, ["html"])
     return Played(act, outcome, numbers_of(outcome, pools.drained), pools.ran_out, pools.totals)

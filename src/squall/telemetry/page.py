@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Page"]
 
 _LINES_WAITING = 16
+_POLL_S = 0.1
+"""How long closing may have to wait."""
 
 
 class Page:
@@ -65,7 +67,7 @@ class Page:
         self._scraped = threading.Condition()
         self._scrapes = 0
         self._ending = self._saw_the_end = False
-        threading.Thread(target=self._server.serve_forever, name="squall-metrics", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(_POLL_S,), name="squall-metrics", daemon=True).start()
 
     def answer(self, request: BaseHTTPRequestHandler, registry: CollectorRegistry) -> None:
         """One request."""
@@ -92,8 +94,8 @@ class Page:
             self._ending = True
             if self._scrapes:
                 self._scraped.wait_for(lambda: self._saw_the_end, max(deadline - time.monotonic(), 0.0))
-        threading.Thread(target=self._server.shutdown, daemon=True).start()
-        self._server.socket.close()
+        self._server.shutdown()
+        self._server.server_close()
 
 
 class _Shown(Collector):
