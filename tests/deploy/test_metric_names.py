@@ -69,3 +69,35 @@ def test_boards_and_alerts_ask_for_what_there_is() -> None:
 def test_the_first_label_is_whose_it_is() -> None:
     for name, (_, labels) in documented("Of services").items():
         assert labels[0] == ("dependency" if name.startswith("resilience_") else "service"), name
+
+
+SELDOM = {"squall_problems_total", "squall_telemetry_dropped_total", "squall_probe_value"}
+"""What there was no occasion for."""
+
+
+@pytest.mark.slow
+def test_a_real_prometheus_has_of_a_run_what_the_page_says(filled: Filled) -> None:
+    names = {
+        re.sub(r"_(bucket|sum|count)$", "", labels["__name__"])
+        for labels, _ in filled.over_time('{job="squall",__name__=~"squall_.+"}', filled.began, filled.ended + 3)
+    }
+    assert set(documented("Of runs")) - SELDOM == names
+
+
+@pytest.mark.slow
+def test_the_verdict_is_scraped_though_the_run_ends_with_it(filled: Filled) -> None:
+    ((labels, _),) = filled.over_time("squall_run_verdict == 1", filled.fault_ended, filled.ended + 3)
+    assert labels["verdict"] in {"passed", "failed", "inconclusive"}
+
+
+@pytest.mark.slow
+def test_exemplars_of_a_probes_latency_are_kept_and_lead_to_the_runs_trace(filled: Filled) -> None:
+    asked = urllib.parse.urlencode(
+        {"query": "squall_probe_latency_seconds_bucket", "start": filled.began, "end": filled.ended}
+    )
+    with urllib.request.urlopen(f"{filled.prometheus.url}/api/v1/query_exemplars?{asked}", timeout=10) as answer:
+        found = [one for series in json.load(answer)["data"] for one in series["exemplars"]]
+    ((run, _),) = filled.over_time("squall_run_info", filled.began, filled.ended)
+    assert {one["labels"]["trace_id"] for one in found} == {run["trace_id"]}
+    assert len({one["labels"]["span_id"] for one in found}) > 1
+    assert max(float(one["value"]) for one in found) > 0.2, "a slow one is among them"

@@ -176,12 +176,19 @@ def test_the_environment_is_followed_as_far_as_it_can_be() -> None:
     assert wanted(environment={"TRACEPARENT": RunTrace.of("x").traceparent}).tracing is not None
 
 
+QUICKLY = """
+import sys
+import squall.analysis.steady
+from squall.cli import main
+squall.analysis.steady.STABLE_NS = 100_000_000
+sys.argv[:1] = ["squall", "inject", "process.pause", "-d", "200ms", "--baseline", "0s", "-t"]
+"""
+"""A program that injects as the command line does, and waits less long for the healing to last."""
+
+
 @pytest.mark.slow
 def test_nothing_is_imported_that_is_not_wanted(tmp_path: Path) -> None:
-    script = """
-import sys
-from squall.cli import main
-sys.argv = ["squall", "inject", "process.pause", "-t", f"pid:{sys.argv[1]}", "-d", "200ms", "--baseline", "0s", "-q"]
+    script = f"""{QUICKLY}
 try:
     main()
 except SystemExit:
@@ -193,7 +200,7 @@ print("imported:", *(name for name in heavy if name in sys.modules), file=sys.st
         try:
             environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
             done = subprocess.run(
-                [sys.executable, "-c", script, str(target.pid)], capture_output=True, text=True, check=False, timeout=60,
+                [sys.executable, "-c", script, f"pid:{target.pid}", "-q"], capture_output=True, text=True, check=False, timeout=60,
                 env={**environment, "SQUALL_STATE": str(tmp_path)},
             )  # fmt: skip
         finally:
@@ -207,8 +214,7 @@ def test_the_command_line_tells_as_it_is_asked_to(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as target:
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "squall", "inject", "process.pause", "-t", f"pid:{target.pid}", "-d", "200ms",
-                 "--baseline", "0s", "--within", "1s", "--log-json", "-", "--metrics-listen", "127.0.0.1:0",
+                [sys.executable, "-c", QUICKLY + "main()", f"pid:{target.pid}", "--log-json", "-", "--metrics-listen", "127.0.0.1:0",
                  "--trace-url", "https://traces.example/{trace_id}", "--json"],
                 capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "SQUALL_STATE": str(tmp_path)},
             )  # fmt: skip

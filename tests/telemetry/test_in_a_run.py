@@ -8,22 +8,18 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from squall.events import RunStarted, decode
-from squall.telemetry.figures import FAMILIES
 from squall.telemetry.telling import Telling
 from squall.telemetry.wanted import wanted
-from tests.servers import free_port
-from tests.telemetry.conftest import Collector, Service, Told, quick, slow, wait_for
+from tests.telemetry.conftest import Collector, Service, Told, quick, slow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from tests.servers import PrometheusServer
 
 pytestmark = pytest.mark.slow
 
@@ -101,7 +97,8 @@ def test_the_service_sees_the_spans_that_the_collector_has(seen: Seen) -> None:
         assert len({words[2] for words in seen}) == len(seen), "each request is a span of its own"
         sent = {hexed(span.span_id): span for span in collector.children(collector.named(name))}
         recorded = {words[2] for words in seen if words[3] == "01"}
-        assert set(sent) == recorded
+        assert set(sent) <= recorded
+        assert len(recorded - set(sent)) <= 1, "what was under way at the end has no sample"
         assert recorded
         assert len(recorded) < len(seen) or path == "/", "of 40 a second about 10 are recorded"
         slowest = max(span.end_time_unix_nano - span.start_time_unix_nano for span in sent.values())
@@ -127,64 +124,6 @@ def test_a_collector_has_the_numbers_with_exemplars(seen: Seen) -> None:
     assert collector.metrics["squall_run_verdict"].gauge.data_points[0].as_double == 1.0
 
 
-def asked_of(prometheus: PrometheusServer, path: str, **parameters: str) -> Any:
-    address = f"{prometheus.url}{path}?{urllib.parse.urlencode(parameters)}"
-    with urllib.request.urlopen(address, timeout=10) as answer:
-        return json.load(answer)["data"]
-
-
-def test_a_real_prometheus_scrapes_a_run_and_keeps_its_exemplars(
-    tmp_path: Path, prometheus_server: PrometheusServer
-) -> None:
-    port = free_port()
-    prometheus_server.scrape("squall", f"127.0.0.1:{port}")
-    query = prometheus_server.query
-    wait_for(lambda: query('up{job="squall"} == 0'), "it is tried to be scraped")
-    found: dict[str, Any] = {}
-
-    def during(telling: Telling) -> None:
-        found["address"] = telling.address
-        found["active"] = wait_for(lambda: query("squall_fault_active == 1"), "the fault is seen")
-        found["deadline"] = query("squall_fault_deadline_timestamp_seconds - time()")
-        found["stage"] = query('squall_stage_active{stage="monitor"} == 1')
-
-    asked = wanted(listen=f"127.0.0.1:{port}", hold_s=10, environment={})
-    with Service().running() as service, quick(tmp_path) as teller:
-        told = teller.run(slow(service, "3s"), asked, during)
-    assert told.ending_s < 5, "one more scrape was waited for, not the whole time"
-    assert found["address"] == f"127.0.0.1:{port}"
-    assert found["active"][0]["metric"]["fault"] == "0-http.delay"
-    assert -1 < float(found["deadline"][0]["value"][1]) < 4
-    assert found["stage"]
-    wait_for(lambda: query("last_over_time(squall_run_verdict[1m]) == 1"), "the verdict was scraped")
-    series = {one["__name__"] for one in asked_of(prometheus_server, "/api/v1/series", **{"match[]": '{job="squall"}'})}
-    # what there was nothing of in this run; squall_time_to_* are told where they could be told
-    quiet = {
-        "squall_problems_total",
-        "squall_telemetry_dropped_total",
-        "squall_probe_value",
-        "squall_time_to_detect_seconds",
-    }
-    names = (
-        {family.name for family in FAMILIES if family.kind != "histogram"} - quiet - {"squall_time_to_recover_seconds"}
-    )
-    assert names <= series
-    asked_for = query('max_over_time(squall_probe_requests_total{series="load"}[1m])')
-    assert sum(float(one["value"][1]) for one in asked_for) > 100  # type: ignore[index]
-    exemplars = asked_of(
-        prometheus_server, "/api/v1/query_exemplars", query="squall_probe_latency_seconds_bucket",
-        start=str(experiment_began(told) - 1), end=str(experiment_began(told) + 60),
-    )  # fmt: skip
-    traces = {each["labels"]["trace_id"] for one in exemplars for each in one["exemplars"]}
-    assert len(traces) == 1
-    spans = {each["labels"]["span_id"] for one in exemplars for each in one["exemplars"]}
-    assert spans <= {traceparent.split("-")[2] for _, traceparent in service.seen if traceparent != "mine"}
-
-
-def experiment_began(told: Any) -> float:
-    return float(json.loads(told.outcome.run.events.read_text().splitlines()[0])["wall_ns"] / 1e9)
-
-
 def test_log_lines_are_as_loki_takes_them(seen: Seen) -> None:
     told = seen.told
     lines = [json.loads(line) for line in seen.lines.splitlines()]
@@ -204,7 +143,7 @@ def test_log_lines_are_as_loki_takes_them(seen: Seen) -> None:
 
 
 def test_who_asks_for_text_gets_text() -> None:
-    with Telling(wanted(listen="127.0.0.1:0", environment={}), lambda _: None) as telling:
+    with Telling(wanted(listen="127.0.0.1:0", hold_s=0, environment={}), lambda _: None) as telling:
         with urllib.request.urlopen(f"http://{telling.address}/metrics", timeout=5) as answer:
             assert answer.headers["Content-Type"].startswith("text/plain; version=")
             assert b"EOF" not in answer.read()
