@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check crash bpf bench docs lock clean
+.PHONY: help demo test test-fast check crash kernels bpf mutants bench docs lock clean
 
 BIN := .venv/bin
 PYTEST_ARGS ?=
@@ -21,8 +21,8 @@ demo: ## watch a shop of microservices fall over under a real fault, and come ba
 	@tools/setup base
 	@$(BIN)/squall demo
 
-test: ## every test, with branch coverage held at its floor (some minutes)
-	@tools/setup docs
+test: ## every test, with branch coverage held at its floor (half an hour)
+	@tools/setup test
 	@$(BIN)/python tools/debian-cache tests || true
 	@$(BIN)/python tools/debian-cache lab || true
 	@$(BIN)/python tools/debian-kernels 6.1 >/dev/null || true
@@ -45,8 +45,12 @@ kernels: ## boot Debian's kernels (5.10 to the newest) in QEMU, see what works t
 	@tools/setup dev
 	@tools/test-kernels $(KERNELS)
 
+mutants: ## change the cores of the patterns in small ways, and see whether the tests notice (minutes)
+	@tools/setup mutants
+	@tools/test-mutants
+
 bench: ## measure against the peers; results go to docs/benchmarks.md
-	@tools/setup dev
+	@tools/setup test
 	@$(BIN)/python tools/debian-cache tests || true
 	@$(BIN)/python tests/benchmarks/run.py
 

@@ -21,14 +21,22 @@ from squall_resilience.policy.settings import PolicySettings
 
 if TYPE_CHECKING:
     from front import Request
+
     from squall_resilience.policy.live import LiveSettings
 
 __all__ = ["Answer", "CallFailed", "Dependency", "call"]
 
 BARE = ClientSettings(
-    connect_timeout=600, read_timeout=600, write_timeout=600, pool_timeout=600, connections=10_000, per_host=10_000, idle=0
+    connect_timeout=600,
+    read_timeout=600,
+    write_timeout=600,
+    pool_timeout=600,
+    connections=10_000,
+    per_host=10_000,
+    idle=0,
 )
 SERVER_ERROR = 500
+PASSED_ON = ("x-priority", "traceparent")
 Instead = Callable[[dict[str, object]], "Answer"]
 
 
@@ -73,16 +81,18 @@ class Dependency:
         self._http = HttpClient(None, BARE)
         links = [Fallback(name, compute=lambda _path, body, _headers: instead(body))] if instead else []
         self._policy = Policy(name, links=links)
-        self._policy.configure(PolicySettings())  # bare: also the fallback is off until the settings file says otherwise
+        self._policy.configure(
+            PolicySettings()
+        )  # bare: also the fallback is off until the settings file says otherwise
         live.pool(name, BARE, self._http.configure)
         live.add(self._policy)
         self._through = self._policy(self._send)
 
     def post(self, path: str, body: dict[str, object], request: Request) -> Answer:
-        """Call it on behalf of a request, whose priority goes along. CallFailed when there is no answer."""
-        priority = request.headers.get("x-priority", "")
+        """Call it on behalf of a request, whose priority and trace go along. CallFailed when there is no answer."""
+        passed_on = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
         try:
-            return self._through(path, body, {"x-priority": priority} if priority else {})
+            return self._through(path, body, passed_on)
         except Failed as failed:
             return failed.answer
         except (ResilienceError, OSError, http.client.HTTPException, ValueError) as error:

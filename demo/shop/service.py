@@ -16,20 +16,26 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(folder) for folder in (HERE / "sdk", HERE.parents[1] / "sdk/python/src") if folder.is_dir()]
 
+
 from client import Answer, CallFailed, Dependency, call  # noqa: E402 - they need the SDK
 from front import Connection, Front, Request  # noqa: E402
+from store import Store  # noqa: E402
+
 from squall_resilience import deadline  # noqa: E402
-from squall_resilience.errors import Overloaded  # noqa: E402
-from squall_resilience.metrics import registry  # noqa: E402
 from squall_resilience.policy.live import LiveSettings  # noqa: E402
 from squall_resilience.policy.watching import watch  # noqa: E402
+from squall_resilience.server.durations import RequestDurations  # noqa: E402
+from squall_resilience.server.metrics import exposition  # noqa: E402
 from squall_resilience.server.pools import PoolSettings, PoolsSettings, PriorityPools, retry_after_header  # noqa: E402
 from squall_resilience.settings import Settings, count, seconds  # noqa: E402
-from store import Store  # noqa: E402
+
+if TYPE_CHECKING:
+    from squall_resilience.errors import Overloaded
 
 __all__ = ["Answer", "CallFailed", "Request", "Service", "call"]
 
@@ -82,6 +88,7 @@ class Service:
         self._routes: dict[tuple[str, str], Handler] = {}
         self._serving = Serving(workers=self._options.workers, waiting=self._options.waiting)
         self._pools = PriorityPools(name, self._serving.pools())
+        self._durations = RequestDurations(name)
         self._failed = self._abandoned = 0
         self._step = Step()
         self._live = LiveSettings(name, unknown="keep")
@@ -151,7 +158,8 @@ class Service:
         if request.method == "GET" and request.path == "/workers":
             return Answer(200, {"service": self.name, **self._workers()})
         if request.method == "GET" and request.path == "/metrics":
-            return Answer(200, text=registry.render(), kind="text/plain; version=0.0.4; charset=utf-8")
+            kind, text = exposition(request.headers.get("accept", ""))
+            return Answer(200, text=text.decode(), kind=kind)
         if (request.method, request.path) not in self._routes:
             return Answer(404, {"error": f"{self.name} has no {request.method} {request.path}"})
         return None
@@ -195,6 +203,9 @@ class Service:
 
     def _answer(self, connection: Connection, request: Request, answer: Answer, arrived: float) -> None:
         assert self._front is not None  # noqa: S101 - as above
+        self._durations.observe(
+            request.path, answer.status, time.monotonic() - arrived, traceparent=request.headers.get("traceparent", "")
+        )
         self._front.give_back(connection, usable=connection.answer(answer))
 
     def _handle(self, request: Request) -> Answer:

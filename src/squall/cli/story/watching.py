@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ __all__ = ["CHAIN", "Pools"]
 CHAIN = ("gateway", "order", "payment", "inventory")
 """The way of an order, from the customer on."""
 _LOOK_S = 0.25
+_PATIENCE_S = 0.2
+"""A service that has not answered by then is not waited for; its answer is taken when it comes."""
 _BAR = 24
 
 
@@ -55,15 +57,18 @@ class Pools:
 
     def _watch(self) -> None:
         with ThreadPoolExecutor(len(CHAIN)) as asking:  # a stalled service must not hold up the look at the others
+            waiting: dict[str, Future[Pool | None]] = {}
             while not self._stop.wait(_LOOK_S):
-                stalled = self.fault_began is not None and self.fault_ended is None
-                pending = {
-                    name: asking.submit(self._shop.pool, name) for name in CHAIN if name != "inventory" or not stalled
-                }
+                pending = {name: asking.submit(self._shop.pool, name) for name in CHAIN if name not in waiting}
                 asked = time.monotonic()
-                for name, answer in pending.items():
+                waiting |= pending
+                wait(waiting.values(), _PATIENCE_S)
+                answered = {name: one for name, one in waiting.items() if one.done()}
+                for name, answer in answered.items():
+                    del waiting[name]
                     self._look(name, answer.result())
-                self._see_whether_drained(asked)
+                if not waiting:
+                    self._see_whether_drained(asked)
 
     def _see_whether_drained(self, asked: float) -> None:
         if self.fault_ended is None or asked <= self.fault_ended or self.drained is not None:
