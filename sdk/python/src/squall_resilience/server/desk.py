@@ -22,6 +22,7 @@ __all__ = ["Desk", "Passage", "Waiting"]
 logger = logging.getLogger("squall_resilience")
 
 _WHY = {
+    "": "it was given up while it waited",
     "full": "all its workers are busy and its queue is full",
     "waited": "it waited longer than its pool's time",
     "pressure": "requests of higher priority wait too long",
@@ -150,16 +151,42 @@ class Desk:
 class Passage:
     """One block's slot in a pool, for `with` or `async with`."""
 
-    __slots__ = ("_desk", "_place", "_priority", "_within")
+    __slots__ = ("_came", "_desk", "_place", "_priority", "_waiter", "_within")
 
     def __init__(self, desk: Desk, priority: str | None, within: float | None) -> None:
         self._desk, self._priority, self._within = desk, priority, within
         self._place: Place[Waiting] | None = None
+        self._waiter: Waiter | None = None
+        self._came = False
 
     @property
     def pool(self) -> str:
         """The name of the pool; empty before the block."""
         return self._place.lane.name if self._place else ""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it stands in line."""
+        return self._place is not None and self._place.state == "waiting"
+
+    @property
+    def entered(self) -> bool:
+        """Whether it has its slot."""
+        return self._place is not None and self._place.state == "started"
+
+    def abandon(self) -> None:
+        """Give up whatever it has, its place in line or its slot; who waits for it gets Overloaded. From any thread."""
+        if self._place is not None:
+            self._desk.leave(self._place)
+            if self._waiter is not None:
+                self._waiter.wake()
+
+    def arrive(self) -> Place[Waiting]:
+        """Come to the pool, within a task that will wait; `async with` does it if nobody has before."""
+        self._waiter = waiter = Waiter()
+        place = self._stand(waiter)
+        self._came = True
+        return place
 
     def __enter__(self) -> Self:
         waiter = ThreadWaiter()
@@ -173,15 +200,24 @@ class Passage:
         return self._settle(place)
 
     async def __aenter__(self) -> Self:
-        waiter = Waiter()
-        place = self._stand(waiter)
+        if self._place is None or not self._came:
+            self.arrive()
+        self._came = False  # a second block with the same passage is refused
+        await self.wait()
+        return self
+
+    async def wait(self) -> None:
+        """Wait for the slot, after `arrive`; harmless when it is there already."""
+        place, waiter = self._place, self._waiter
+        if place is None or waiter is None:
+            raise RuntimeError("arrive first")
         if place.state == "waiting":
             try:
                 await waiter.wait(place.expires - place.arrived)
             except BaseException:  # cancelled: whether it waits or was just given a slot, it gives back what it has
                 self._desk.leave(place)
                 raise
-        return self._settle(place)
+        self._settle(place)
 
     def _stand(self, waiter: ThreadWaiter | Waiter) -> Place[Waiting]:
         if self._place is not None:

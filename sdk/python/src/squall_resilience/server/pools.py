@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from squall_resilience.core.pools import Place
-    from squall_resilience.errors import Overloaded
+    from squall_resilience.errors import Overloaded, Rejected
 
 __all__ = ["Passage", "PoolSettings", "PoolsSettings", "PriorityPools", "Ticket", "retry_after_header"]
 
 logger = logging.getLogger("squall_resilience")
 
 
-def retry_after_header(error: Overloaded) -> str:
+def retry_after_header(error: Rejected) -> str:
     """The value of `Retry-After`: whole seconds, rounded up, at least 1 (RFC 9110, 10.2.3)."""
     return str(max(1, math.ceil(error.retry_after or 1.0)))
 
