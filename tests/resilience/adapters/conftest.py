@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -51,63 +52,63 @@ class Script:
         return f"http://127.0.0.1:{self.port}/stock/a1"
 
 
-def handler_of(script: Script) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class Handler(BaseHTTPRequestHandler):
+    """Answers by the script of its class."""
 
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            script.seen.append(Seen(self.command, self.path, headers, body, self.client_address[1]))
-            status = script.statuses[min(len(script.seen), len(script.statuses)) - 1]
-            if script.hangs_before == "head":
-                script.let_go.wait(HANG_SECONDS_MAX)
-                self.close_connection = True
-                return
-            self.send_response(status)
-            for name, value in script.headers.items():
-                self.send_header(name, value)
-            if script.chunked:
-                self.send_header("Transfer-Encoding", "chunked")
-            else:
-                self.send_header("Content-Length", str(len(script.body)))
-            self.end_headers()
-            self.wfile.flush()
-            if script.hangs_before == "body":
-                script.let_go.wait(HANG_SECONDS_MAX)
-                self.close_connection = True
-                return
-            self.send_body()
-            self.close_connection = self.close_connection or script.closes
+    protocol_version = "HTTP/1.1"
+    script: Script
 
-        def send_body(self) -> None:
-            if self.command == "HEAD":
-                return
-            if script.chunked:
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(script.body), script.body))
-                self.wfile.flush()
-                if script.trickles:
-                    script.let_go.wait(HANG_SECONDS_MAX)
-                self.wfile.write(b"0\r\n\r\n")
-            elif script.trickles:
-                for byte in script.body:
-                    self.wfile.write(bytes([byte]))
-                    script.let_go.wait(script.trickles)
-            else:
-                self.wfile.write(script.body)
+    def answer(self) -> None:
+        script = self.script
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        script.seen.append(Seen(self.command, self.path, headers, body, self.client_address[1]))
+        if script.hangs_before == "head":
+            self.hang()
+            return
+        self.send_response(script.statuses[min(len(script.seen), len(script.statuses)) - 1])
+        for name, value in script.headers.items():
+            self.send_header(name, value)
+        if script.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(len(script.body)))
+        self.end_headers()
+        self.wfile.flush()
+        if script.hangs_before == "body":
+            self.hang()
+            return
+        if self.command != "HEAD":
+            (self.send_chunks if script.chunked else self.send_bytes)()
+        self.close_connection = self.close_connection or script.closes
 
-        do_GET = do_POST = do_PUT = do_HEAD = answer
+    def hang(self) -> None:
+        self.script.let_go.wait(HANG_SECONDS_MAX)
+        self.close_connection = True
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
+    def send_chunks(self) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(self.script.body), self.script.body))
+        self.wfile.flush()
+        if self.script.trickles:
+            self.script.let_go.wait(HANG_SECONDS_MAX)
+        self.wfile.write(b"0\r\n\r\n")
 
-        def handle(self) -> None:
-            try:
-                super().handle()
-            except ConnectionError:
-                pass  # a client that gave up
+    def send_bytes(self) -> None:
+        if not self.script.trickles:
+            self.wfile.write(self.script.body)
+            return
+        for byte in self.script.body:
+            self.wfile.write(bytes([byte]))
+            self.script.let_go.wait(self.script.trickles)
 
-    return Handler
+    do_GET = do_POST = do_PUT = do_HEAD = answer  # noqa: N815 - the base's names
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a client that gave up
+            super().handle()
 
 
 class Server(ThreadingHTTPServer):
@@ -121,7 +122,7 @@ class Server(ThreadingHTTPServer):
 @pytest.fixture
 def script() -> Iterator[Script]:
     made = Script()
-    with Server(("127.0.0.1", 0), handler_of(made)) as server:
+    with Server(("127.0.0.1", 0), type("Handler", (Handler,), {"script": made})) as server:
         made.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,8 @@ from squall_resilience.timeout import TimeoutSettings
 from tests.servers import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from squall_resilience.adapters.policies import PolicyFor
     from tests.resilience.adapters.conftest import Script
 

@@ -108,9 +108,11 @@ def test_a_request_whose_body_is_a_stream_is_sent_once(script: Script) -> None:
         async def body_async() -> AsyncIterator[bytes]:
             yield b"once"
 
-        async with aiohttp.ClientSession(middlewares=(Resilient(policy),)) as made:
-            async with made.put(script.url, data=body_async(), headers={"Content-Length": "4"}) as response:
-                return response.status
+        async with (
+            aiohttp.ClientSession(middlewares=(Resilient(policy),)) as made,
+            made.put(script.url, data=body_async(), headers={"Content-Length": "4"}) as response,
+        ):
+            return response.status
 
     assert asyncio.run(main()) == 503
     assert len(script.seen) == 3

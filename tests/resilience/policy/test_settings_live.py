@@ -104,7 +104,7 @@ def test_a_wrong_document_is_refused_whole_with_every_problem(live: LiveSettings
 
 def test_values_that_do_not_go_together_are_refused(live: LiveSettings) -> None:
     Server(live)
-    with pytest.raises(SettingsError, match="server.patience: so long is not so long with one worker"):
+    with pytest.raises(SettingsError, match=r"server\.patience: so long is not so long with one worker"):
         live.apply({"server": {"workers": 1, "patience": 5}})
 
 

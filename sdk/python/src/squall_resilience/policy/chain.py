@@ -89,8 +89,6 @@ class Policy(Pattern):
             self._listen(link)
         super().__init__(dependency, listeners=listeners, registry=registry)
         self._links = self._arrange(self._settings)
-        self._called = self._weave_sync(_call), self._weave_sync(_call_again)
-        self._awaited = self._weave_async(_call_awaited), self._weave_async(_call_awaited_again)
 
     @property
     def settings(self) -> PolicySettings:
@@ -163,6 +161,7 @@ class Policy(Pattern):
 
     def _listen(self, link: Pattern) -> None:
         link.listeners.add(self.journal.hear)
+        self.journal.kinds |= {link.kind}
         if link.dependency not in self.journal.dependencies:
             self.journal.dependencies += (link.dependency,)
 
@@ -183,8 +182,18 @@ class Policy(Pattern):
         """
         sure = declared(call, False, _never)()
         if is_async(call):
-            return cast("R", self._awaited[sure](cast("Callable[..., Awaitable[object]]", call), *args, **kwargs))
-        return self._called[sure](call, *args, **kwargs)
+            through = self._awaited[1 if sure else 0]
+            return cast("R", through(cast("Callable[..., Awaitable[object]]", call), *args, **kwargs))
+        return cast("R", self._called[1 if sure else 0](call, *args, **kwargs))
+
+    @functools.cached_property
+    def _called(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """What calls anything, and what calls anything that may be called twice."""
+        return self._weave_sync(_call), self._weave_sync(_call_again)
+
+    @functools.cached_property
+    def _awaited(self) -> tuple[Callable[..., Awaitable[Any]], Callable[..., Awaitable[Any]]]:
+        return self._weave_async(_call_awaited), self._weave_async(_call_awaited_again)
 
     def _weave_sync(self, call: Callable[P, R]) -> Callable[P, R]:
         woven = self._weave(lambda links: functools.reduce(lambda inner, link: link.wrap_sync(inner), links, call))

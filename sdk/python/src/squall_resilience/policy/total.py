@@ -22,6 +22,14 @@ class Deadline(Timeout):
 
     kind: ClassVar[str] = "deadline"
 
+    def begin_by(self, outer: float, now: float) -> float:
+        """See Timeout; the error is this link's."""
+        try:
+            return super().begin_by(outer, now)
+        except DeadlineExceeded as error:
+            error.link = self.kind
+            raise
+
     def exceeded(self, start: float, end: float) -> DeadlineExceeded:
         """See Timeout; the error is this link's."""
         error = super().exceeded(start, end)

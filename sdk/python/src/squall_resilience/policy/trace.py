@@ -75,6 +75,8 @@ class Journal:
         self.dependency = dependency
         self.dependencies: tuple[str, ...] = (dependency,)
         """Also those that links of the chain are named by."""
+        self.kinds: frozenset[str] = frozenset()
+        """The links that there are, or were."""
         self.last: deque[Trace] = deque(maxlen=KEPT_MAX)
         self.counts: dict[tuple[str, str], int] = {}
         """By where it stopped, and "caller" or "answered"."""
@@ -87,15 +89,15 @@ class Journal:
                 mine = [each for each in mine[-1:] if isinstance(each, RejectedCall)]
             self._keep([*mine, event][-STEPS_MAX:])
         elif isinstance(event, (Recovered, FellBack)):
-            self._end(event.origin or TRANSPORT, event.kind, event.error, reached_caller=False)
+            self._end(self._known(event.origin), event.kind, event.error, reached_caller=False)
 
     def failed(self, error: BaseException) -> None:
         """A call ended with this error. A cancellation is no fault: its steps are forgotten."""
         if not isinstance(error, Exception):
             self._keep([])
             return
-        origin = origin_of(error, *self.dependencies)
-        trace = self._end(origin, _where(self._steps(), origin), reason_of(error), reached_caller=True)
+        origin = self._known(origin_of(error, *self.dependencies))
+        trace = self._end(origin, self._where(origin), reason_of(error), reached_caller=True)
         with suppress(AttributeError):  # a class with slots: then the trace is in `last` only
             error.resilience_trace = trace  # type: ignore[attr-defined]
 
@@ -111,6 +113,18 @@ class Journal:
         _tell_span(trace)
         return trace
 
+    def _where(self, origin: str) -> str:
+        """Where a fault ended that reached the caller."""
+        steps = self._steps()
+        last = steps[-1] if steps else None
+        if not isinstance(last, GaveUp) or last.cause == "not_idempotent":
+            return origin
+        return "deadline" if last.cause == "deadline" and "deadline" in self.kinds else last.kind
+
+    def _known(self, origin: str) -> str:
+        """A pattern's error that no link of this chain has raised came out of the call itself."""
+        return origin if origin in self.kinds else TRANSPORT
+
     def _steps(self) -> list[Event]:
         return [event for owner, event in _under_way.get() if owner == id(self)]
 
@@ -119,17 +133,6 @@ class Journal:
         if before or mine:
             others = tuple(each for each in before if each[0] != id(self))[-STEPS_MAX:]
             _under_way.set(others + tuple((id(self), event) for event in mine))
-
-
-def _where(steps: list[Event], origin: str) -> str:
-    """Where a fault ended that reached the caller."""
-    last = steps[-1] if steps else None
-    if isinstance(last, GaveUp):
-        if last.cause == "deadline":
-            return "deadline"
-        if last.cause != "not_idempotent":
-            return last.kind
-    return origin
 
 
 def _said(event: Event) -> str:
