@@ -43,8 +43,8 @@ type plan struct {
 	Settings
 	own    *source
 	logger *slog.Logger
-	counts *injections
-	end    int64 // of the service's own chaos, in ns of the boot clock
+	counts *injections // nil where nothing can be
+	end    int64       // of the service's own chaos, in ns of the boot clock
 	ended  atomic.Bool
 }
 
@@ -144,8 +144,10 @@ func (c *Chaos) install(settings Settings) error {
 		Settings: settings,
 		own:      ownSource(settings, &c.eligible),
 		logger:   logger,
-		counts:   injectionsOf(settings.Service),
 		end:      math.MaxInt64,
+	}
+	if settings.Enabled || settings.Driven {
+		made.counts = injectionsOf(settings.Service)
 	}
 	if left := settings.Until.Sub(c.wall()); settings.Enabled && left < time.Duration(math.MaxInt64-bootNow()) {
 		made.end = bootNow() + int64(left)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -224,8 +225,10 @@ func TestHTTP2(t *testing.T) {
 
 func TestAnInjectionIsCountedAndLogged(t *testing.T) {
 	var log bytes.Buffer
+	service := fmt.Sprintf("log\"ged %d", time.Now().UnixNano()) // counts are the process's
+	label := strings.ReplaceAll(service, `"`, `\"`)
 	one := made(t, func(s *chaos.Settings) {
-		s.Service, s.Logger = "log\"ged", slog.New(slog.NewJSONHandler(&log, nil))
+		s.Service, s.Logger = service, slog.New(slog.NewJSONHandler(&log, nil))
 		s.DelayMin, s.DelayMax = 1500*time.Microsecond, 1500*time.Microsecond
 	})
 	handler := one.Middleware(http.NotFoundHandler())
@@ -239,7 +242,7 @@ func TestAnInjectionIsCountedAndLogged(t *testing.T) {
 	}
 	delete(line, "time")
 	want := map[string]any{
-		"level": "INFO", "msg": "chaos injected", "service": "log\"ged", "reason": "delay", "delay_ms": 1.5, "method": "GET",
+		"level": "INFO", "msg": "chaos injected", "service": service, "reason": "delay", "delay_ms": 1.5, "method": "GET",
 		"path": "/orders/7", "trace_id": "0af7651916cd43dd8448eb211c80319c", "span_id": "b7ad6b7169203331",
 	}
 	if len(line) != len(want) {
@@ -253,8 +256,8 @@ func TestAnInjectionIsCountedAndLogged(t *testing.T) {
 	recorder := httptest.NewRecorder()
 	chaos.Metrics().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
 	for _, part := range []string{
-		`http_chaos_injected_total{service="log\"ged",reason="delay"} 1` + "\n",
-		`http_chaos_injected_total{service="log\"ged",reason="abort"} 0` + "\n",
+		`http_chaos_injected_total{service="` + label + `",reason="delay"} 1` + "\n",
+		`http_chaos_injected_total{service="` + label + `",reason="abort"} 0` + "\n",
 		"# TYPE http_chaos_injected_total counter\n",
 	} {
 		if !strings.Contains(recorder.Body.String(), part) {

@@ -114,7 +114,8 @@ class EditedBody:
         self._item.end = last and not body
         lane.put(self._item)
         if body:
-            lane.put(Item("data", body, end=last, credited=True))
+            lane.side.collected += len(body)
+            lane.put(Item("data", body, end=last, credited=True, collected=len(body)))
 
     def _too_large(self, *, end: bool) -> None:
         """More than may be held: rules that change the body miss, the others apply, the body passes."""
@@ -132,4 +133,5 @@ class EditedBody:
             return
         self._mode = "pass"
         lane.put(self._item)
-        lane.put(Item("data", collected, end=end, credited=True))
+        lane.side.collected += len(collected)
+        lane.put(Item("data", collected, end=end, credited=True, collected=len(collected)))

@@ -52,6 +52,8 @@ class Http2:
         self._last_told = frames.STREAM_MOST
         """What the service, going away, said it would still take."""
         self._moved = self._settling = False
+        self._said: tuple[AbortRule, tuple[Fields, bytes]] | None = None
+        """The answer that was given last, and the rule that it is of."""
 
     # Requests
 
@@ -78,7 +80,7 @@ class Http2:
         answer: tuple[Fields, bytes] | None = None
         hit: list[tuple[Toxic, Rule]] = []
         for toxic, rule in chosen:
-            answer = _answer(head, rule)
+            answer = self._answer(head, rule)
             if answer is not None:
                 self.rules.hit(toxic, len(raw))
                 hit = [pair for pair in hit if isinstance(pair[1], DelayRule)]
@@ -171,6 +173,17 @@ class Http2:
 
     # What the proxy answers or ends
 
+    def _answer(self, head: RequestHead, rule: Rule) -> tuple[Fields, bytes] | None:
+        """What a rule answers in the service's place; the body is the same object each time: many may wait with it."""
+        if isinstance(rule, AbortRule):
+            if self._said is None or self._said[0] is not rule:
+                self._said = (rule, fields_of_answer(answer_of(rule, method=b"GET", close=False)))
+            fields, body = self._said[1]
+            return fields, b"" if head.method == b"HEAD" else body
+        if isinstance(rule, GrpcAbortRule) and not rule.after_messages:
+            return _trailers_only(head, rule), b""
+        return None
+
     def _hold_answer(self, stream: Stream, item: Item, answer: tuple[Fields, bytes]) -> None:
         """The service never knows of this stream; the client is answered in time."""
         self.changed = stream.aborted = True
@@ -181,8 +194,6 @@ class Http2:
 
         def act() -> None:
             fields, body = answer
-            if body and stream.head is not None and stream.head.method == b"HEAD":
-                body = b""
             stream.down.drop()
             stream.down.ours = True
             stream.down.put(Item("head", fields=fields, end=not body))
@@ -346,15 +357,6 @@ class Http2:
 
 def _needs_body(rule: ReplaceRule | PatchRule) -> bool:
     return rule.body is not None
-
-
-def _answer(head: RequestHead, rule: Rule) -> tuple[Fields, bytes] | None:
-    """What a rule answers in the service's place."""
-    if isinstance(rule, AbortRule):
-        return fields_of_answer(answer_of(rule, method=head.method, close=False))
-    if isinstance(rule, GrpcAbortRule) and not rule.after_messages:
-        return _trailers_only(head, rule), b""
-    return None
 
 
 def _trailers_only(head: RequestHead | ResponseHead | None, rule: GrpcAbortRule) -> Fields:

@@ -59,6 +59,10 @@ class Item:
     """The sender has its window of the connection back, or there is none: the bytes are the proxy's."""
     counted: bool = False
     """It is part of `Side.credited`."""
+    collected: int = 0
+    """What of it is part of `Side.collected`."""
+    sent: int = 0
+    """How much of the payload has gone."""
     granting: bool = False
     """The sender gets its window of the stream back when it goes."""
 
@@ -168,10 +172,11 @@ class Lane:
         """Nothing of it is in hand any more."""
         if item.counted:
             self.side.credited -= item.size
+        self.side.collected -= item.collected
         self.side.flow.left(item.size)
 
     def _send_data(self, item: Item) -> bool:
-        side, size = self.side, len(item.payload)
+        side, size = self.side, len(item.payload) - item.sent
         room = size
         if item.credited or side.debt:
             room = min(room, side.window)
@@ -182,15 +187,13 @@ class Lane:
             side.starved[self] = None
         if size and not room:
             return False
-        self._write(item.payload[:room], end=item.end and room == size)
+        self._write(item.payload[item.sent : item.sent + room], end=item.end and room == size)
+        item.sent += room
         if item.credited:
             side.debt += room
         if item.granting and room:
             side.grant(self.stream, room)
-        if room < size:
-            item.payload = item.payload[room:]
-            return False
-        return True
+        return room == size
 
     def _write(self, payload: bytes, *, end: bool) -> None:
         """DATA frames; a receiver may not take larger ones than this."""
@@ -225,7 +228,7 @@ class Lane:
             item = self.queue.popleft()
             self._gone(item)
             if item.kind == "data" and not item.credited:
-                side.give_back += len(item.payload)
+                side.give_back += len(item.payload) - item.sent
         side.busy.discard(self)
         side.starved.pop(self, None)
         if self.timer is not None:
