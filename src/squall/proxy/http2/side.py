@@ -5,6 +5,7 @@ General layout: what passes at a glance, then one method a kind of frame, then w
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from squall.proxy.http.heads import HEAD_MOST, NotHttp
@@ -48,6 +49,8 @@ class Side(FrameStream):
         self.give_back = self.credited = self.collected = 0
         """What the sender is to have back of the connection's window; what it had back and waits here; bodies in hand."""
         self.starved: dict[Lane, None] = {}
+        self._windows: deque[int | None] = deque()
+        """Initial windows that the receiver said and the sender has not acknowledged."""
 
     def _passes(self, kind: int, flags: int, number: int, data: bytes, at: int, end: int) -> bool:
         """Whether a frame goes on as it came with nothing else to do; what it does to windows is counted."""
@@ -255,10 +258,13 @@ class Side(FrameStream):
     def _take_settings(self, flags: int, raw: bytes) -> None:
         if flags & frames.ACK:
             self.blocks.acknowledged()
+            said = [self._windows.popleft(), *self._windows]
+            self._resize_windows(min((one for one in said if one is not None), default=self.initial))
             self._again(raw)
             return
         settings, other = frames.settings_in(raw[HEAD_BYTES:]), self.other
         table: int | None = None
+        window: int | None = None
         passed: list[tuple[int, int]] = []
         for name, value in settings:
             if name == frames.HEADER_TABLE_SIZE:
@@ -269,14 +275,20 @@ class Side(FrameStream):
             else:
                 passed.append((name, 0 if name == frames.ENABLE_PUSH and self.is_up else value))
             if name == frames.INITIAL_WINDOW_SIZE:
-                other.resize_windows(value)
+                window = value
         if self.is_up and not self._begun and all(name != frames.ENABLE_PUSH for name, _ in settings):
             passed.append((frames.ENABLE_PUSH, 0))
         other.blocks.announced(table)
+        other.announced(window)
         self.begin(frames.frame(frames.SETTINGS, flags, 0, frames.settings_payload(passed)), len(raw))
 
-    def resize_windows(self, initial: int) -> None:
-        """The receiver's streams begin with another window; those that are there change by as much."""
+    def announced(self, window: int | None) -> None:
+        """The receiver has sent settings, with this initial window if it said one: less counts at once, more when acknowledged."""
+        self._windows.append(window)
+        if window is not None and window < self.initial:
+            self._resize_windows(window)
+
+    def _resize_windows(self, initial: int) -> None:
         change, self.initial = initial - self.initial, initial
         for stream in list(self.talk.requests.streams.values()):
             lane = self.lane_of(stream)
