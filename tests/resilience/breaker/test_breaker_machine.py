@@ -10,8 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from squall_resilience.core.breaker import NOTES_MAX, BreakerCore, Outcome, Refusal
+from squall_resilience.core.breaker import NOTES_MAX, BreakerCore
 from squall_resilience.core.breaker_settings import BreakerSettings
+from squall_resilience.core.breaker_states import Outcome, Refusal
 
 START = 4096.0
 

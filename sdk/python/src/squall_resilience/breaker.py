@@ -14,8 +14,9 @@ from random import random as system_random
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
-from squall_resilience.core.breaker import NOTES_MAX, STATES, BreakerCore, BreakerReading, Outcome, Refusal, State
+from squall_resilience.core.breaker import NOTES_MAX, BreakerCore
 from squall_resilience.core.breaker_settings import BreakerSettings
+from squall_resilience.core.breaker_states import STATES, BreakerReading, Outcome, Refusal, State
 from squall_resilience.errors import BreakerOpen, Rejected
 from squall_resilience.events import RejectedCall, StateChanged
 from squall_resilience.forking import survive_forks

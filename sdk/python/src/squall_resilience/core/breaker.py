@@ -8,10 +8,10 @@ what comes back from a call that began before is told by that, and proves nothin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf, nan
 from typing import TYPE_CHECKING, Literal
 
+from squall_resilience.core.breaker_states import BreakerReading, Change, Outcome, Refusal, State
 from squall_resilience.core.trials import Trials
 from squall_resilience.core.windows import ErrorPeriods, LatencyWindow
 
@@ -20,63 +20,13 @@ if TYPE_CHECKING:
 
     from squall_resilience.core.breaker_settings import BreakerSettings
 
-__all__ = ["NOTES_MAX", "STATES", "BreakerCore", "BreakerReading", "Change", "Outcome", "Refusal", "State"]
-
-State = Literal["closed", "open", "half_open", "forced_open", "forced_closed"]
-STATES: tuple[State, ...] = ("closed", "open", "half_open", "forced_open", "forced_closed")
-
-Outcome = Literal["success", "failure", "nothing"]
-""""nothing": the call was cancelled, or was never sent; it says nothing about the dependency."""
+__all__ = ["NOTES_MAX", "BreakerCore"]
 
 NOTES_MAX = 64
 _FULL = (0.0,) * NOTES_MAX
 _DOUBLINGS_MAX = 32
 _LOOKS = 10
 """The latency is looked at so many times in a period."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """The call may not pass; `retry_after` in seconds, None when nobody can tell."""
-
-    state: State
-    retry_after: float | None
-
-
-@dataclass(frozen=True)
-class Change:
-    """One state gave way to another, for a cause, with the numbers that decided."""
-
-    old: State
-    new: State
-    cause: str
-    figures: dict[str, float]
-
-
-@dataclass(frozen=True)
-class BreakerReading:
-    """A breaker at one moment; durations in seconds, ratios and latencies NaN without calls."""
-
-    state: State
-    since: float
-    """How long the state has been in force."""
-    forced: bool
-    wait_left: float
-    """Until it tries; 0 unless open."""
-    error_rate: float
-    """Of the running period once it has the minimum of calls, else of the last one that had; of the trials while half-open."""
-    periods_in_a_row: int
-    """Bad periods, up to now."""
-    failures_in_a_row: int
-    latency: float
-    """95th percentile over the window."""
-    trials_won: int
-    trials_lost: int
-    trials_under_way: int
-    successes: int
-    """Since the breaker was made, as are the next two."""
-    failures: int
-    rejected: int
 
 
 class BreakerCore:
