@@ -106,7 +106,7 @@ def test_when_a_member_that_counts_fails_the_rest_is_cancelled_and_each_error_is
     assert (sorted(cancelled), at) == (["extra", "slow"], pytest.approx(0.5))
     assert isinstance(error.errors["broken"], LookupError)
     assert list(error.errors) == ["broken"], "what was only not needed any more has not failed"
-    assert "page: 0 members succeeded, all that count needed" in str(error)
+    assert "page: 0 of 2 members that count succeeded, 2 needed" in str(error)
     assert "broken: LookupError: broken" in str(error)
     assert group.ended == {"won": 0, "lost": 1}
 

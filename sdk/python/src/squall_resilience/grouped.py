@@ -129,11 +129,11 @@ class _Calls:
             return
         failed = {name: member.error for name, member in self.members.items() if member.outcome == "failed"}
         errors = cast("dict[str, BaseException]", failed)
-        ok = sum(member.ok for member in self.members.values())
-        need = "all that count" if self._need is None else self._need
+        ok, counted = self._core.tally()
+        need = counted if self._need is None else self._need
         said = "; ".join(f"{name}: {told(error)}" for name, error in list(errors.items())[:5])
         raise GroupFailed(
-            f"{self._of.dependency}: {ok} members succeeded, {need} needed ({said})",
+            f"{self._of.dependency}: {ok} of {counted} members that count succeeded, {need} needed ({said})",
             errors,
             dependency=self._of.dependency,
         )

@@ -128,6 +128,11 @@ class Members:
         ok = sum(member.state == "ok" for member in counted)
         return "won" if ok >= (len(counted) if self.need is None else self.need) else "lost"
 
+    def tally(self) -> tuple[int, int]:
+        """Of the members that count: how many have succeeded, how many there are."""
+        counted = [member for member in self._members.values() if member.counts]
+        return sum(member.state == "ok" for member in counted), len(counted)
+
     def outcome(self, name: str) -> Outcome:
         """How a member ended, once the group has."""
         member = self._members[name]
