@@ -17,7 +17,7 @@ unexport PYTHONPATH PYTHONHOME
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-demo: ## watch a shop of microservices fall over under a real fault, and come back (about a minute)
+demo: ## watch a shop of microservices fall over under a real fault, and learn to ride it out (two and a half minutes)
 	@tools/setup base
 	@$(BIN)/squall demo
 
