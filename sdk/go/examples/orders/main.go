@@ -51,14 +51,14 @@ func serve(address string) error {
 	all.Handle("/", chaos.Middleware(orders))
 	all.Handle("/metrics", squallchaos.Metrics()) // before the middleware: what is measured shall not be delayed
 
+	end, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
 	}
 	fmt.Printf("http://%s\n", listener.Addr())
 	server := &http.Server{Handler: all, ReadHeaderTimeout: 5 * time.Second}
-	end, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	select {
