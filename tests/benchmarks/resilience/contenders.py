@@ -275,6 +275,11 @@ CONTENDERS = (
     Contender("bulkhead", "pyresilience", False, _pyresilience(dependency, "bulkhead")),
     Contender("bulkhead", OURS, True, _ours("Bulkhead", awaited), "bounded queue"),
     Contender("bulkhead", "hyx", True, _hyx("bulkhead", "bulkhead", max_concurrency=100, max_capacity=200)),
+    Contender("five", f"{OURS}, Policy", False, lambda: _ours_five(dependency), "traced, settings live"),
+    Contender("five", f"{OURS}, by hand", False, lambda: _ours_by_hand(dependency), "decorators in turn"),
+    Contender(
+        "five", "pyresilience", False, _pyresilience(dependency, "timeout", "window", "bulkhead", "retry", "fallback")
+    ),
     Contender("five", f"{OURS}, Policy", True, lambda: _ours_five(awaited), "traced, settings live"),
     Contender("five", f"{OURS}, by hand", True, lambda: _ours_by_hand(awaited), "decorators in turn"),
     Contender(
