@@ -442,6 +442,39 @@ def test_one_timeout_serves_loops_of_several_threads() -> None:
     assert timeout.timed_out == 8
 
 
+@both
+def test_many_calls_with_deadlines_of_their_own_are_each_ended_at_theirs(world: World) -> None:
+    async def main() -> tuple[int, Timeout]:
+        timeout, wrong = timeout_of(world, 10), 0
+
+        @timeout
+        async def takes(seconds: float) -> None:
+            await world.sleep(seconds)
+
+        def caller(number: int) -> Callable[[], object]:
+            async def calls() -> None:
+                nonlocal wrong
+                left = (number * 37 % 100) / 10 + 0.1
+                start = world.clock()
+                deadline.moment.set(start + left)
+                try:
+                    await takes(5)
+                except DeadlineExceeded:
+                    wrong += left > 5 or abs(world.clock() - start - left) > 1e-6
+                else:
+                    wrong += left < 5
+
+            return calls
+
+        await world.together(*[caller(number) for number in range(300)])
+        return wrong, timeout
+
+    wrong, timeout = world.run(main)
+    assert wrong == 0
+    assert timeout.in_time + timeout.timed_out == 300
+    assert timeout.timed_out > 100
+
+
 def test_asyncios_own_timeouts_inside_and_outside_keep_their_meaning() -> None:
     async def main() -> None:
         timeout = Timeout("stock", TimeoutSettings(0.2), registry=None)

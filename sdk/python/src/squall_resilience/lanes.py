@@ -24,13 +24,20 @@ GONE_MAX: Final = 256
 class Place:
     """One call in a lane: which task is to be cancelled, and when, in the loop's time."""
 
-    __slots__ = ("due", "fired", "others", "task")
+    __slots__ = ("due", "fired", "others", "task", "timer")
 
     def __init__(self, task: asyncio.Task[Any], due: float, others: int) -> None:
         self.task: asyncio.Task[Any] | None = task
         self.due = due
         self.others = others
         self.fired = False
+        self.timer: asyncio.TimerHandle | None = None
+
+    def go_off(self) -> None:
+        """Its time is over."""
+        if self.task is not None:
+            self.fired = True
+            self.task.cancel()
 
 
 class Lane:
@@ -63,17 +70,28 @@ class Lane:
             self._timer = self._loop.call_at(place.due, self._go_off)
         return place
 
+    def enter_for(self, seconds: float) -> Place | None:
+        """The same for a call that has another time than the lane's others, with a timer of its own."""
+        task = self._current_task(self._loop)
+        if task is None:
+            return None
+        place = Place(task, self._time() + seconds, task.cancelling())
+        place.timer = self._loop.call_at(place.due, place.go_off)
+        return place
+
     def leave(self, place: Place) -> bool:
         """The call has ended, however: whether this lane has cancelled it, and nobody else has besides."""
         task, place.task = place.task, None
+        if place.fired:
+            return task is not None and task.uncancel() <= place.others
         places = self._places
-        if places and places[0] is place:
+        if place.timer is not None:
+            place.timer.cancel()
+        elif places and places[0] is place:
             places.popleft()
             while places and places[0].task is None:
                 places.popleft()
                 self._gone -= 1
-        elif place.fired:
-            return task is not None and task.uncancel() <= place.others
         else:
             self._gone += 1
             if self._gone > GONE_MAX and self._gone * 2 > len(places):
@@ -90,8 +108,7 @@ class Lane:
             if head.task is None:
                 self._gone -= 1
             elif head.due <= now:
-                head.fired = True
-                head.task.cancel()
+                head.go_off()
             else:
                 self._timer = self._loop.call_at(head.due, self._go_off)
                 return

@@ -16,7 +16,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, Self, TypeVar, cast
 
 from squall_resilience.deadline import moment
 from squall_resilience.errors import DeadlineExceeded
@@ -138,15 +138,21 @@ class Timeout(Guarding):
             now = clock()
             end = now + self._limit
             outer = inherited()
-            if outer is not None and outer < end:
-                return await self._scoped(call, args, kwargs)  # it would be out of the lane's order
+            less = outer is not None and outer < end
+            if less:
+                end = self.begin_by(cast("float", outer), now)
             lane = lanes.lane
-            if lane is None or lane.length != self._limit or (place := lane.enter()) is None:
+            place = None
+            if lane is not None and lane.length == self._limit:
+                place = lane.enter_for(end - now) if less else lane.enter()
+            if place is None:
                 if library() != "asyncio":
-                    return await self._scoped(call, args, kwargs)
+                    async with TimeoutGuard(self):
+                        return await call(*args, **kwargs)
                 lane = lanes.lane = Lane(self._limit)
-                place = lane.enter()
-                assert place is not None  # noqa: S101 - there is a task: library() has seen it
+                place = lane.enter_for(end - now) if less else lane.enter()
+            assert lane is not None  # noqa: S101 - this task is asyncio's: library() has seen it,
+            assert place is not None  # noqa: S101 - now or when the lane was made
             put(end)
             try:
                 result = await call(*args, **kwargs)
@@ -164,10 +170,6 @@ class Timeout(Guarding):
             return result
 
         return timed
-
-    async def _scoped(self, call: Callable[..., Awaitable[R]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-        async with TimeoutGuard(self):
-            return await call(*args, **kwargs)
 
     def wrap_generator(self, call: Callable[P, R]) -> Callable[P, R]:
         """The whole iteration has one deadline; it is looked at, and cancels, within the generator's own steps only."""
