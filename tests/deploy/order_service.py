@@ -6,6 +6,7 @@ slow for a while makes everything move that a board shows.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,8 @@ from squall_resilience.chaos import ChaosSettings
 from squall_resilience.chaos.wsgi import ChaosMiddleware
 from squall_resilience.errors import Overloaded, Rejected
 from squall_resilience.fallback import Fallback, FallbackSettings
+from squall_resilience.group import Group, GroupSettings
+from squall_resilience.hedge import Hedge, HedgeSettings
 from squall_resilience.metrics import registry
 from squall_resilience.policy.chain import Policy
 from squall_resilience.policy.live import LiveSettings
@@ -30,7 +33,7 @@ from squall_resilience.rate_limiter import RateLimiterSettings
 from squall_resilience.retry import RetrySettings
 from squall_resilience.server.durations import RequestDurations
 from squall_resilience.server.pools import PoolSettings, PoolsSettings, PriorityPools
-from squall_resilience.timeout import TimeoutSettings
+from squall_resilience.timeout import Timeout, TimeoutSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,11 +53,16 @@ policy = Policy(
         bulkhead=BulkheadSettings(limit=2, waiting=1, wait=0.05),
         rate_limiter=RateLimiterSettings(rate=50, burst=5),
         retry=RetrySettings(attempts=3, base=0.05, idempotent=True, budget=1.0),
+        deadline=TimeoutSettings(3.0),
     ),
     # a good answer stands in for half a second only, so that a fault of seconds leaves some calls without any
     links=[Fallback("stock", FallbackSettings(ttl=0.5))],
 )
 pools = PriorityPools("order", PoolsSettings(pools={"default": PoolSettings(workers=5, sla=0.2, waiting=2)}))
+hedge = Hedge("reviews", HedgeSettings(idempotent=True, delay=0.1))
+reviews_limit = Timeout("reviews", TimeoutSettings(0.4))
+page = Group("page", GroupSettings(limit=1.5))
+every_fifth = itertools.cycle((True, False, False, False, False))
 durations = RequestDurations("order")
 live = LiveSettings("order")
 live.add(policy)
@@ -75,6 +83,19 @@ def order() -> int:
     return 200
 
 
+@hedge
+@reviews_limit
+def ask_reviews() -> bytes:
+    """What can be done without."""
+    return client.request("GET", STOCK).body
+
+
+def show_page() -> None:
+    """With reviews, if there are any in time."""
+    with page.called() as calls:
+        calls.optional("reviews", b"", ask_reviews)
+
+
 def handle() -> int:
     """One request, if there is a worker for it."""
     try:
@@ -93,6 +114,8 @@ def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[byte
         return [registry.render(openmetrics=openmetrics).encode()]
     began = time.perf_counter()
     status = handle()
+    if next(every_fifth):
+        show_page()
     durations.observe("/orders", status, time.perf_counter() - began, traceparent=environ.get("HTTP_TRACEPARENT", ""))
     start_response(f"{status} {HTTPStatus(status).phrase}", [("Content-Length", "0")])
     return []

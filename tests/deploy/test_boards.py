@@ -31,6 +31,7 @@ MOVES = {
         "Breakers: calls cut off": UP, "Breakers: error rate": UP, "Breakers: p95": UP, "Fallbacks": UP, "Time-outs": UP,
         "Retries given up": UP, "Limiter rejections": UP, "Bulkhead rejections": UP, "Bulkhead use": UP,
         "Adaptive limits": THERE, "Pool use": UP, "Requests that wait for a worker": UP, "Shedding": UP,
+        "Where faults stop": UP, "Hedges": UP, "Groups": UP,
         "Generations of the settings": STEP, "annotation: Faults": UP, "annotation: Configuration changes": STEP,
     },
 }  # fmt: skip

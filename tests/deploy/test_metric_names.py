@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 PAGE = (ROOT / "docs" / "reference" / "resilience-metrics.md").read_text()
 ROW = re.compile(r"^\| `(\w+)` \| (counter|gauge|histogram) \| ([^|]*) \| (.+) \|$", re.MULTILINE)
 LATER = {
-    "resilience_hedge_calls_total", "resilience_concurrency_limit", "resilience_concurrency_in_use",
-    "resilience_concurrency_calls_total", "resilience_group_members_total", "resilience_deadline_calls_total",
+    "resilience_concurrency_limit", "resilience_concurrency_in_use",
+    "resilience_concurrency_calls_total",
 }  # fmt: skip
 OF_PROMETHEUS = {"__name__", "job", "instance", "le"}
 

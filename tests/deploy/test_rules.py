@@ -80,7 +80,7 @@ def test_an_alert_is_quiet_while_all_is_well_and_not_in_the_fault(name: str, fil
         pytest.xfail("not in the service yet")
     assert filled.before(scaled(name)) == []
     assert during
-    assert {labels["dependency"] for labels, _ in during} <= {"stock", "order", "orders"}
+    assert {labels["dependency"] for labels, _ in during} <= {"stock", "order", "orders", "reviews"}
 
 
 @pytest.mark.slow
