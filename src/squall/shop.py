@@ -80,9 +80,8 @@ class Books:
             found.append(f"{len(loose)} orders are either paid or reserved, not both, the first is {min(loose)}")
         if unasked := self.paid - self.confirmed:
             found.append(f"{len(unasked)} orders are paid but not confirmed, the first is {min(unasked)}")
-        for state in ("open", "unsure"):
-            if count := self.orders.get(state):
-                found.append(f"{count} orders are still {state}")
+        not_settled = {state: self.orders.get(state, 0) for state in ("open", "unsure")}
+        found += [f"{count} orders are still {state}" for state, count in not_settled.items() if count]
         if self.errands:
             found.append(f"payment has still {self.errands} things to tell inventory")
         return found

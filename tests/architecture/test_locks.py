@@ -86,9 +86,14 @@ def test_every_dependency_is_declared_and_used(root: Path) -> None:
     modules |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     imported = {module.partition(".")[0] for module in modules} - set(sys.stdlib_module_names) - {"squall", ""}
     distributions = importlib.metadata.packages_distributions()
-    providers = {name: {canonicalize_name(one) for one in distributions[name]} for name in imported}  # several, of a namespace
+    providers = {
+        name: {canonicalize_name(one) for one in distributions[name]} for name in imported
+    }  # several, of a namespace
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    declared = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    declared = [
+        *project["dependencies"],
+        *(one for extra in project["optional-dependencies"].values() for one in extra),
+    ]
     names = {canonicalize_name(Requirement(each).name) for each in declared}
     assert [name for name, by in sorted(providers.items()) if not by & (names | PROVIDED)] == []
     assert names <= set().union(*providers.values())

@@ -135,7 +135,9 @@ SHAPE = [
         BODY + "  sede: 3\n",
         [
             "e.yaml:9:3: spec.sede: is not known here; did you mean 'seed'? (allowed: abort, baseline, description, "
-            "duration, expect, faults, load, recovery, seed, steadyState, targets, tolerate)".replace("load, name,", "load,")
+            "duration, expect, faults, load, recovery, seed, steadyState, targets, tolerate)".replace(
+                "load, name,", "load,"
+            )
         ],
     ),
     (BODY + "  seed: -1\n", ["e.yaml:9:9: spec.seed: -1: must be at least 0"]),

@@ -58,7 +58,9 @@ TARGETS = [
         ],
     ),
     (
-        BODY.replace("{process: {command: shop}}", "{middleware: shop}").replace("process.pause", "http.patch, on: request, removeHeaders: [a]"),
+        BODY.replace("{process: {command: shop}}", "{middleware: shop}").replace(
+            "process.pause", "http.patch, on: request, removeHeaders: [a]"
+        ),
         [
             (
                 "e.yaml:8:14: spec.faults[0].type: http.patch happens to a route or a process or a cgroup or a container or a "
@@ -141,7 +143,9 @@ TARGETS = [
 PROBES = [
     (
         BODY + "  steadyState:\n    - {name: a}\n",
-        ["e.yaml:10:7: spec.steadyState[0]: give exactly one of http, tcp, process, command, prometheus, runtime, resilience"],
+        [
+            "e.yaml:10:7: spec.steadyState[0]: give exactly one of http, tcp, process, command, prometheus, runtime, resilience"
+        ],
     ),
     (
         BODY + "  steadyState:\n    - {name: a, runtime: {}}\n",

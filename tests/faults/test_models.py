@@ -69,7 +69,15 @@ ALLOWED = [
     ("http.abort", {"status": 599, "percent": "0%", "method": "get", "path": "/*", "headers": {"X-A": "*"}}),
     ("grpc.delay", {"delay": "0s", "jitter": "1h", "on": "response", "each": "message"}),
     ("grpc.abort", {"status": "DATA_LOSS", "details": {"type.test/X": "AA=="}, "afterMessages": 3, "on": "request"}),
-    ("grpc.abort", {"service": "shop.*", "method": "Re*", "metadata": {"x-who": "a*"}, "trailers": {"grpc-retry-pushback-ms": "9"}}),
+    (
+        "grpc.abort",
+        {
+            "service": "shop.*",
+            "method": "Re*",
+            "metadata": {"x-who": "a*"},
+            "trailers": {"grpc-retry-pushback-ms": "9"},
+        },
+    ),
     ("http.replace", {"on": "request", "newPath": "/orders?x=1"}),
     ("http.replace", {"on": "request", "setHeaders": {}}),
     ("http.replace", {"on": "response", "body": ""}),

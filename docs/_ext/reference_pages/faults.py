@@ -65,7 +65,12 @@ EXAMPLES: dict[str, dict[str, object]] = {
     "http.replace": {"on": "response", "path": "/stock/*", "body": "not what you asked for"},
     "http.patch": {"on": "response", "path": "/stock/*", "body": {"left": 0}},
     "grpc.delay": {"service": "shop.v1.Inventory", "method": "Reserve", "delay": "2s", "percent": "20%"},
-    "grpc.abort": {"service": "shop.v1.*", "status": "RESOURCE_EXHAUSTED", "message": "out of stock clerks", "percent": "10%"},
+    "grpc.abort": {
+        "service": "shop.v1.*",
+        "status": "RESOURCE_EXHAUSTED",
+        "message": "out of stock clerks",
+        "percent": "10%",
+    },
 }
 """What one might write for a fault; each is parsed when its page is made. One that is not here needs no keys."""
 

@@ -34,9 +34,10 @@ _SETTLE_SECONDS_MAX = 30.0
 @click.option(
     "--act", "only", type=click.Choice(("bare", "time-outs", "breaker", "limits")), help="Play this act only."
 )
+@click.option("--go", "go_inventory", is_flag=True, help="Inventory is the one written in Go, built here (needs Go).")
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(0, 2**63 - 1))
 @telemetry.options
-def command(rate: str, stall: str, only: str | None, seed: int, **told: str | None) -> None:
+def command(rate: str, stall: str, only: str | None, seed: int, *, go_inventory: bool, **told: str | None) -> None:
     """Watch a shop of five services lose its orders because one of them stands still, and learn to ride it out.
 
     Gateway, order, payment, inventory and notification are real processes. Inventory stands still (SIGSTOP), four
@@ -52,7 +53,7 @@ def command(rate: str, stall: str, only: str | None, seed: int, **told: str | No
     click.echo("Inventory will stand still, and nothing else will be touched. Watch what becomes of the orders.")
     acts = [act for act in ACTS if only in (None, act.name)]
     all_played: list[Played] = []
-    with Shop() as shop:
+    with Shop(go_inventory=go_inventory) as shop:
         for number, act in enumerate(acts, 1):
             click.secho(f"\n{number} of {len(acts)}  {act.title}", bold=True)
             click.echo(f"  {act.says}")
