@@ -55,7 +55,7 @@ class Peer:
             self.h2.local_settings = h2.settings.Settings(client=client, initial_values=mine)
         self.messages: dict[int, Message] = {}
         self.goaway: Any = None
-        self.pings = 0
+        self.pings = self.acknowledged = 0
         self.lock = threading.RLock()
         self._waiting: dict[int, tuple[bytes, Fields | None]] = {}
         self.grants = True
@@ -135,6 +135,8 @@ class Peer:
             self.goaway = event
         elif kind is h2.events.PingAckReceived:
             self.pings += 1
+        elif kind is h2.events.SettingsAcknowledged:
+            self.acknowledged += 1
 
     def ended(self, stream: int) -> None:
         """A message has come whole."""
