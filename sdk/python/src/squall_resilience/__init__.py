@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from squall_resilience.adaptive import AdaptiveConcurrency, AdaptiveSettings
     from squall_resilience.breaker import BreakerReading, BreakerSettings, CircuitBreaker
     from squall_resilience.bulkhead import Bulkhead, BulkheadSettings
     from squall_resilience.client import ClientSettings, PoolSettings
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveConcurrency",
+    "AdaptiveSettings",
     "BreakerReading",
     "BreakerSettings",
     "Bulkhead",
@@ -72,6 +75,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AdaptiveConcurrency": "adaptive",
+    "AdaptiveSettings": "adaptive",
     "BreakerReading": "breaker",
     "BreakerSettings": "breaker",
     "Bulkhead": "bulkhead",
