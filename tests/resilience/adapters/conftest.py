@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.resilience.adapters.databases import Database, postgres
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -132,3 +134,10 @@ def script() -> Iterator[Script]:
             made.let_go.set()
             server.shutdown()
             thread.join(5)
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Database]:
+    """A real PostgreSQL, shared by the tests of a session."""
+    with postgres() as started:
+        yield started

@@ -39,7 +39,9 @@ class ClientSettings(Settings):
     def conflicts(self) -> list[Problem]:
         """More connections to one host than in all."""
         if self.per_host > self.connections:
-            return [Problem("per_host", str(self.per_host), f"at most what `connections` allows in all, {self.connections}")]
+            return [
+                Problem("per_host", str(self.per_host), f"at most what `connections` allows in all, {self.connections}")
+            ]
         return []
 
 
@@ -50,7 +52,7 @@ class PoolSettings(Settings):
     size: int = count(5, low=1, high=10_000)
     """Connections that are kept open."""
     overflow: int = count(10, low=0, high=10_000)
-    """Further ones while all of these are in use, closed when they come back."""
+    """Further ones while all of these are in use, closed when they come back and are not needed."""
     wait: float = seconds(3.0, low=0.0, high=600.0)
     """For a free connection when all are in use."""
     recycle: float = seconds(3600.0, low=1.0, high=604_800.0)

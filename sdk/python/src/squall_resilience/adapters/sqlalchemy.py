@@ -53,12 +53,13 @@ class _Idle(sa_queue.Queue[Any]):
     def _full(self) -> bool:
         return 0 < self.maxsize <= len(self.queue)
 
-    def resize(self, size: int) -> list[ConnectionPoolEntry]:
-        """From now on keep so many; gives the ones that are too many, the longest unused first."""
+    def resize(self, size: int, too_many: int) -> list[ConnectionPoolEntry]:
+        """From now on keep so many; gives those beyond, and at least `too_many`, the longest unused first."""
         with self.mutex:
             self.maxsize = size
             self._changes += 1
-            surplus = [self.queue.popleft() for _ in range(max(0, len(self.queue) - size))]
+            count = min(len(self.queue), max(0, len(self.queue) - size, too_many))
+            surplus = [self.queue.popleft() for _ in range(count)]
             self.not_empty.notify_all()
             self.not_full.notify_all()
             return surplus
@@ -79,7 +80,7 @@ class ResizablePool(QueuePool):
         with self._overflow_lock:
             in_all = self._overflow + idle.maxsize
             self._max_overflow = settings.overflow
-            surplus = idle.resize(settings.size)
+            surplus = idle.resize(settings.size, in_all - settings.size - settings.overflow)
             self._overflow = in_all - len(surplus) - settings.size
         self._timeout = settings.wait
         self._recycle = round(settings.recycle)
