@@ -80,6 +80,18 @@ def test_only_files_with_marked_tests_are_collected(tmp_path: Path) -> None:
         MarkedTests(tmp_path / "test_two.py", 1).files()
 
 
+def test_two_kernels_share_the_files_and_a_single_one_runs_all(tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        (tmp_path / f"test_{name}.py").write_text("pytest.mark.kernel")
+    every = MarkedTests(tmp_path, 1)
+    shares = [every.shared(number, 4).files() for number in range(4)]
+    assert shares[0] + shares[1] != shares[0]
+    assert sorted(shares[0] + shares[1]) == every.files()
+    assert shares[2:] == shares[:2]
+    assert every.shared(0, 1).files() == every.files()
+    assert MarkedTests(tmp_path, 1, whole=True).shared(1, 4).files() == every.files()
+
+
 def test_every_test_has_one_case_on_each_kernel_and_not_always_the_same() -> None:
     names = ["a.py::test_one", *(f"a.py::test_many[{case}]" for case in range(7)), "b.py::test_many[0]"]
     seen = [chosen(names, release) for release in ("5.10.0", "6.1.0", "6.12.1", "7.3.4")]

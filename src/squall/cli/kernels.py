@@ -32,10 +32,11 @@ _REMARK_MOST = 400
 )  # fmt: skip
 @click.option(
     "--all", "whole", is_flag=True,
-    help="Every case of each test, and those marked `slow` too; else one case, another one on each kernel.",
+    help="Every case of each test, and those marked `slow` too; else one case, another one on each kernel,"
+    " and of several kernels each runs every other file.",
 )  # fmt: skip
 @click.option(
-    "--tests-timeout", type=click.FloatRange(10, 7200), default=390.0, show_default=True, metavar="SECONDS",
+    "--tests-timeout", type=click.FloatRange(10, 7200), default=420.0, show_default=True, metavar="SECONDS",
     help="For the tests of one kernel.",
 )  # fmt: skip
 @click.option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,8 @@ class MarkedTests:
     """In seconds, from the guest's start."""
     whole: bool = False
     """Every case of a parametrised test, and those that are marked `slow`, as well: an hour on each kernel."""
+    share: tuple[int, int] = (0, 1)
+    """The files of this number, of so many: several kernels share them, where each need not run all."""
 
     def files(self) -> list[Path]:
         """The files that have marked tests: collecting all others would cost a guest minutes.
@@ -68,7 +70,12 @@ class MarkedTests:
         found = [path for path in candidates if _MARK.search(path.read_bytes())]
         if not found:
             raise InputError(f"{self.folder} has no test marked `kernel` (@pytest.mark.kernel in test_*.py)")
-        return found
+        number, of = self.share
+        return found[number::of] if len(found) >= of else found
+
+    def shared(self, number: int, kernels: int) -> MarkedTests:
+        """What the kernel of this number runs of them: with several kernels, and unless it is the whole, every other file."""
+        return self if self.whole or kernels == 1 else replace(self, share=(number % 2, 2))
 
     def run(self, kernel: Kernel, *, stop: Event | None = None, logs: Path | None = None) -> Tests:
         """Boot a kernel and run them; what the guest prints is kept in `logs`."""

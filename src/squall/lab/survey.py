@@ -101,7 +101,11 @@ def surveys(
     if logs:
         logs.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="kernel") as pool:
-        futures = [pool.submit(survey, kernel, tests, stop=stop, logs=logs, tell=tell) for kernel in kernels]
+        shares = [tests.shared(number, len(kernels)) if tests else None for number in range(len(kernels))]
+        futures = [
+            pool.submit(survey, kernel, share, stop=stop, logs=logs, tell=tell)
+            for kernel, share in zip(kernels, shares, strict=True)
+        ]
         try:
             return [future.result() for future in futures]
         except BaseException:
