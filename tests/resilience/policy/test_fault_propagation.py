@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from squall_resilience import deadline
+from squall_resilience.adaptive import AdaptiveSettings
 from squall_resilience.breaker import BreakerSettings
 from squall_resilience.bulkhead import BulkheadSettings
 from squall_resilience.fallback import Fallback, FallbackSettings
@@ -32,6 +33,7 @@ CLIENTS_OWN = 0.15
 
 SETTINGS: dict[str, Any] = {
     "timeout": TimeoutSettings(5),
+    "adaptive_concurrency": AdaptiveSettings(initial=1, low=1, high=1),
     "breaker": BreakerSettings(),
     "bulkhead": BulkheadSettings(limit=1, waiting=0),
     "rate_limiter": RateLimiterSettings(rate=1000, burst=1000),
@@ -92,7 +94,18 @@ FAULTS: dict[str, Fault] = {
         ("timeout", "retry", True),
         {"timeout": TimeoutSettings(LIMIT)},
     ),
-    "overload": Fault(None, {"bulkhead": by("bulkhead")}, ("bulkhead", "retry", True), {}),
+    "overload": Fault(
+        None,
+        {"bulkhead": by("bulkhead"), "adaptive_concurrency": by("adaptive_concurrency")},
+        ("bulkhead", "retry", True),
+        {},
+    ),
+    "limit found": Fault(
+        None,
+        {"adaptive_concurrency": by("adaptive_concurrency")},
+        ("adaptive_concurrency", "retry", True),
+        {"bulkhead": BulkheadSettings(limit=9, waiting=0)},
+    ),
     "rate": Fault(
         None,
         {"rate_limiter": by("rate_limiter")},
@@ -159,6 +172,12 @@ class Transport:
         return "answer"
 
 
+def crowded(policy: Policy, fault: str) -> list[Any]:
+    """The links whose only slot another call has."""
+    kinds = {"overload": ("adaptive_concurrency", "bulkhead"), "limit found": ("adaptive_concurrency",)}.get(fault, ())
+    return [link for kind in kinds if (link := policy.link(kind)) is not None]
+
+
 def play(policy: Policy, fault: str) -> BaseException | None:
     """The fault, by blocking calls; the error that the caller gets."""
     transport = Transport(fault)
@@ -169,9 +188,8 @@ def play(policy: Policy, fault: str) -> BaseException | None:
         return transport.answer()
 
     with contextlib.ExitStack() as stack:
-        bulkhead: Any = policy.link("bulkhead")
-        if fault == "overload" and bulkhead is not None:
-            stack.enter_context(bulkhead.guard())
+        for link in crowded(policy, fault):
+            stack.enter_context(link.guard())
         if fault == "rate":
             call()
         if fault == "expired":
@@ -194,9 +212,8 @@ def play_async(policy: Policy, fault: str) -> BaseException | None:
 
     async def main() -> BaseException | None:
         async with contextlib.AsyncExitStack() as stack:
-            bulkhead: Any = policy.link("bulkhead")
-            if fault == "overload" and bulkhead is not None:
-                await stack.enter_async_context(bulkhead.guard())
+            for link in crowded(policy, fault):
+                await stack.enter_async_context(link.guard())
             if fault == "rate":
                 await call()
             if fault == "expired":
@@ -283,4 +300,4 @@ def test_with_a_fallback_the_caller_always_has_an_answer(fault: str, playing: Pl
 
 
 def test_the_table_has_every_link() -> None:
-    assert {place.kind for place in ORDER} - set(LINKS) <= {"adaptive_concurrency"}
+    assert sorted(place.kind for place in ORDER) == LINKS

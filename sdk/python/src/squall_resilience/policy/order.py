@@ -36,16 +36,16 @@ ORDER: tuple[Place, ...] = (
         " is a call that failed",
     ),
     Place(
-        "breaker",
-        "leaves a dependency alone that fails",
-        "outside of the time-out it sees slow calls as failures; inside of limits and retries it judges every attempt by"
-        " itself, and what was never sent says nothing about the dependency",
-    ),
-    Place(
         "adaptive_concurrency",
         "bounds calls under way by what the latency allows",
-        "outside of the breaker, whose refusals take no time and teach it nothing; inside of the bulkhead, since a wait in"
-        " its queue is not the dependency's latency",
+        "outside of the time-out, a call that was cut off tells it that there were too many; inside of breaker and bulkhead"
+        " it learns from calls that are sent, not from refusals, which take no time, nor from a wait in a queue",
+    ),
+    Place(
+        "breaker",
+        "leaves a dependency alone that fails",
+        "outside of the time-out it sees slow calls as failures, and a refusal within says nothing to it; inside of"
+        " limits and retries it judges every attempt by itself",
     ),
     Place(
         "bulkhead",

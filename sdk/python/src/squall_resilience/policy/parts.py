@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from squall_resilience.adaptive import AdaptiveConcurrency
 from squall_resilience.breaker import CircuitBreaker
 from squall_resilience.bulkhead import Bulkhead
 from squall_resilience.fallback import Fallback
@@ -34,6 +35,7 @@ class Reconfigurable(Protocol):
 
 PARTS: Mapping[str, Callable[..., Pattern]] = {
     "timeout": Timeout,
+    "adaptive_concurrency": AdaptiveConcurrency,
     "breaker": CircuitBreaker,
     "bulkhead": Bulkhead,
     "rate_limiter": RateLimiter,

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from squall_resilience.adaptive import AdaptiveSettings
 from squall_resilience.breaker import BreakerSettings
 from squall_resilience.bulkhead import BulkheadSettings
 from squall_resilience.client import ClientSettings
@@ -35,6 +36,7 @@ class PolicySettings(Settings):
     client: ClientSettings | None = field(default=None, metadata={"part": ClientSettings})
     """Time-outs and pool of the transport itself; adapters take them."""
     timeout: TimeoutSettings | None = field(default=None, metadata={"part": TimeoutSettings})
+    adaptive_concurrency: AdaptiveSettings | None = field(default=None, metadata={"part": AdaptiveSettings})
     breaker: BreakerSettings | None = field(default=None, metadata={"part": BreakerSettings})
     bulkhead: BulkheadSettings | None = field(default=None, metadata={"part": BulkheadSettings})
     rate_limiter: RateLimiterSettings | None = field(default=None, metadata={"part": RateLimiterSettings})
