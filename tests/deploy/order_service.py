@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from squall_resilience.adapters.http_client import HttpClient
+from squall_resilience.adaptive import AdaptiveConcurrency, AdaptiveSettings
 from squall_resilience.breaker import BreakerSettings
 from squall_resilience.bulkhead import BulkheadSettings
 from squall_resilience.chaos import ChaosSettings
@@ -59,6 +60,7 @@ policy = Policy(
     links=[Fallback("stock", FallbackSettings(ttl=0.5))],
 )
 pools = PriorityPools("order", PoolsSettings(pools={"default": PoolSettings(workers=5, sla=0.2, waiting=2)}))
+adaptive = AdaptiveConcurrency("reviews", AdaptiveSettings(initial=2, low=1, high=4, window=1.0, calls_min=3))
 hedge = Hedge("reviews", HedgeSettings(idempotent=True, delay=0.1))
 reviews_limit = Timeout("reviews", TimeoutSettings(0.4))
 page = Group("page", GroupSettings(limit=1.5))
@@ -84,6 +86,7 @@ def order() -> int:
 
 
 @hedge
+@adaptive
 @reviews_limit
 def ask_reviews() -> bytes:
     """What can be done without."""
