@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from squall.cli.story import ACTS, Played, what_did_not_hold
 from squall.cli.story.numbers import Numbers, Orders
 from squall.errors import SquallError
+from squall.events import VerdictReached, decode
 from squall.shop import SERVICES, Shop
 
 if TYPE_CHECKING:
@@ -84,6 +86,18 @@ def test_an_act_is_played_and_told() -> None:
     assert re.search(r"\+ limits and priorities +\d", played.stdout)
     assert re.search(r"of \d+ orders of high priority \d+ were saved", played.stdout)
     assert "The books add up" in played.stdout
+    (report,) = re.findall(r"\S+/report\.html", played.stdout)
+    events = [decode(line).event for line in Path(report).with_name("events.jsonl").read_text().splitlines()]
+    (verdict,) = [event for event in events if isinstance(event, VerdictReached)]
+    of_patterns = {
+        one.expectation.partition(":")[2].strip(): one.outcome
+        for one in verdict.findings
+        if "of inventory" in one.expectation
+    }
+    assert of_patterns == {"opens within 5s": "met", "closes within 20s": "met"}
+    (fallbacks,) = [one for one in verdict.findings if one.expectation.startswith("fallbacks for inventory")]
+    assert fallbacks.outcome == "met"
+    assert fallbacks.numbers["during"]["n"] > 100
 
 
 def _played(name: str, verdict: str, failed: float, high: float, p95_s: float, **ran_out: float) -> Played:
