@@ -74,3 +74,14 @@ def test_a_million_keys_take_the_room_of_as_many_as_may_be() -> None:
     assert sys.getsizeof(kept._kept) < 50_000
     assert kept.get(999_999, 1.0) == (999_999, 1.0)
     assert kept.get(0, 1.0) is None
+
+
+def test_an_answer_stands_in_up_to_its_time_and_not_a_moment_longer() -> None:
+    kept: LastGood[str] = LastGood(TTL, KEYS)
+    kept.put("a", "answer", 100.0)
+    assert kept.get("a", 100.0 + TTL) == ("answer", TTL)
+    assert kept.get("a", 100.0 - TTL) == ("answer", 0.0), "a clock that went back"
+    assert kept.get("a", 100.001 + TTL) is None
+    assert len(kept) == 0
+    kept.put("a", "answer", 100.0)
+    assert kept.get("a", 99.999 - TTL) is None

@@ -103,6 +103,63 @@ class MembersMachine(RuleBasedStateMachine):
 TestMembers = MembersMachine.TestCase
 
 
+def begun(need: int | None, concurrency: int, counted: str, optional: str = "") -> Members:
+    members = Members(need, concurrency)
+    for name in counted + optional:
+        members.add(name, counts=name in counted)
+    while members.next_to_start() is not None:
+        pass
+    return members
+
+
+def test_what_is_not_needed_any_more_makes_room_for_what_is() -> None:
+    members = begun(1, 4, "abcd", "efghi")
+    members.end("a", ok=True)
+    assert members.next_to_start() == "e"
+    assert members.drop_surplus() == [], "another one could still be added"
+    members.closed = True
+    assert members.drop_surplus() == ["b", "c", "d"]
+    assert members.drop_surplus() == []
+    assert [members.next_to_start() for _ in range(4)] == ["f", "g", "h", None], "e runs, and three more may"
+    assert not members.end("b", ok=True), "it has been dropped"
+    assert members.standing == "open"
+
+
+def test_those_that_wait_are_dropped_too_and_hold_no_room() -> None:
+    members = begun(2, 3, "abcdef", "xyz")
+    members.closed = True
+    members.end("a", ok=True)
+    assert members.drop_surplus() == []
+    members.end("b", ok=True)
+    assert members.drop_surplus() == ["c", "d", "e", "f"]
+    assert [members.next_to_start() for _ in range(4)] == ["x", "y", "z", None]
+    assert members.tally() == (2, 6)
+
+
+def test_a_group_without_a_number_drops_nothing_and_one_that_has_ended_nothing_more() -> None:
+    everything = begun(None, 3, "abc")
+    everything.closed = True
+    everything.end("a", ok=True)
+    assert everything.drop_surplus() == []
+    ended = begun(1, 3, "abc")
+    ended.end("a", ok=True)
+    assert ended.finish() == "won"
+    assert ended.drop_surplus() == []
+
+
+def test_what_is_under_way_at_the_end_has_failed_only_when_time_was_over() -> None:
+    for out_of_time, outcome in [(True, "failed"), (False, "cancelled")]:
+        members = begun(None, 2, "abc", "d")
+        members.end("a", ok=True)
+        members.end("b", ok=False)
+        members.finish(out_of_time=out_of_time)
+        assert [members.outcome(name) for name in "abcd"] == ["ok", "failed", outcome, "defaulted"]
+        assert members.tally() == (1, 3)
+    members = begun(None, 2, "a")
+    members.finish()
+    assert members.outcome("a") == "cancelled"
+
+
 @given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
 def test_nothing_that_ends_after_the_group_changes_it(need: int, first: int, late: int) -> None:
     members = Members(need, 10)

@@ -21,7 +21,7 @@ def test_the_delay_is_the_quantile_of_the_last_latencies_within_its_bounds(seen:
     if len(last) < 20:
         assert delay == 2.0
     else:
-        assert delay == min(max(last[min(int(quantile * len(last)), len(last) - 1)], 0.01), 2.0)
+        assert delay == min(max(last[int(quantile * len(last))], 0.01), 2.0)
 
 
 def test_the_quantile_follows_new_latencies_and_settings() -> None:
@@ -34,6 +34,47 @@ def test_the_quantile_follows_new_latencies_and_settings() -> None:
     assert latencies.delay(rules) == 0.5
     assert latencies.delay(HedgeSettings(quantile=0.5)) == 0.1
     assert latencies.delay(HedgeSettings(delay=0.07)) == 0.07
+
+
+def test_the_oldest_latency_gives_way_to_the_newest() -> None:
+    latencies = Latencies()
+    for number in range(600):
+        latencies.add(number)
+        last = list(range(max(0, number - 255), number + 1))
+        for quantile in (0.5, 0.999):
+            rules = HedgeSettings(quantile=quantile, delay_min=0, delay_max=1000, calls_min=1)
+            assert latencies.delay(rules) == last[int(quantile * len(last))]
+
+
+def test_the_quantile_is_worked_out_again_after_sixteen_latencies_and_not_before() -> None:
+    rules, latencies = HedgeSettings(quantile=0.999, delay_min=0, delay_max=1000, calls_min=1), Latencies()
+    latencies.add(1)
+    assert latencies.delay(rules) == 1
+    for turn in range(3):
+        for number in range(15):
+            latencies.add(2 + turn)
+            assert latencies.delay(rules) == 1 + turn, number
+        latencies.add(2 + turn)
+        assert latencies.delay(rules) == 2 + turn
+
+
+def test_a_race_in_which_both_copies_fail_is_over() -> None:
+    race: Race[str] = Race()
+    assert race.send_second()
+    race.failed("first", LookupError())
+    assert not race.over
+    race.failed("second", LookupError())
+    assert race.over
+    assert race.winner is None
+
+
+def test_only_the_first_answer_is_taken() -> None:
+    race: Race[str] = Race()
+    assert race.send_second()
+    assert race.answered("second", "two")
+    assert not race.answered("first", "one")
+    assert (race.winner, race.result, race.over) == ("second", "two", True)
+    assert not race.send_second()
 
 
 class RaceMachine(RuleBasedStateMachine):
@@ -88,5 +129,6 @@ def test_settings_out_of_range_are_told_all_at_once() -> None:
     with pytest.raises(SettingsError) as raised:
         HedgeSettings(delay=-1, quantile=0.2, calls_min=0, threads=1)
     assert [each.path for each in raised.value.problems] == ["delay", "quantile", "calls_min", "threads"]
+    assert HedgeSettings(delay_min=1, delay_max=1).delay_max == 1
     with pytest.raises(SettingsError, match="delay_min: 2 s is not a duration up to `delay_max`, 1 s"):
         HedgeSettings(delay_min=2)

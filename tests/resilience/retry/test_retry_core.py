@@ -102,6 +102,14 @@ def test_a_tenth_of_a_steady_stream_may_be_sent_again() -> None:
     assert taken / (500 * 50) == pytest.approx(0.1, rel=0.03)
 
 
+def test_one_that_is_given_back_is_one() -> None:
+    budget = Budget(0, 5, 10.0, lambda: 0.0)
+    for _ in range(4):
+        assert budget.take()
+    budget.give_back()
+    assert budget.tokens() == 2.0
+
+
 def test_what_was_not_sent_is_given_back_and_no_more_than_was_taken() -> None:
     budget = Budget(0, 2, 10.0, lambda: 0.0)
     assert [budget.take(), budget.take(), budget.take()] == [True, True, False]

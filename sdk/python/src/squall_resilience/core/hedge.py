@@ -90,7 +90,7 @@ class Latencies:
                 return settings.delay_max
             if self._fresh >= RENEWED_AFTER or settings.quantile != self._rank:
                 in_order = sorted(self._kept)
-                self._quantile = in_order[min(int(settings.quantile * len(in_order)), len(in_order) - 1)]
+                self._quantile = in_order[int(settings.quantile * len(in_order))]  # it is below 1
                 self._rank, self._fresh = settings.quantile, 0
             return min(max(self._quantile, settings.delay_min), settings.delay_max)
 
