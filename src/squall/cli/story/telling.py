@@ -64,7 +64,7 @@ def draw(all_played: Sequence[Played]) -> None:
     from rich.text import Text
 
     click.secho("The same fault each time; of the orders that were sent while inventory stood still:", bold=True)
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for heading, side in (
         ("", "left"), ("failed", "right"), ("", "left"), ("p95", "right"),
         ("heals in", "right"), ("high saved", "right"), ("verdict", "left"),
