@@ -45,7 +45,8 @@ class StateChanged(Event):
     old: str
     new: str
     cause: str
-    """"error_rate", "latency", "failures_in_a_row", "wait_over", "trials_succeeded", "trials_failed", "forced", "configured"."""
+    """"error_rate", "latency", "failures_in_a_row", "wait_over", "trials_succeeded", "trials_failed", "forced",
+    "released", "configured"; joined by "+" where several had to hold."""
     figures: dict[str, float] = field(default_factory=dict)
     """The numbers that decided, by name, in ratios and seconds."""
 
