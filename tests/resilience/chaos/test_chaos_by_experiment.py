@@ -102,7 +102,6 @@ def test_delay_and_abort_are_counted_in_the_report(
     assert hits["1-http.abort"]["left"] >= hits["1-http.abort"]["aborted"]  # the other half, and /health
     assert {line["path"] for line in service.lines()} == {"/orders/1"}
     assert [path.suffix for path in driver.folder.iterdir()] == [".live"]
-    assert service.get("/orders/1").seconds < 0.2
 
 
 def test_the_service_is_itself_within_a_second_when_everything_is_killed(squall: Squall, serve: Serve) -> None:
@@ -160,7 +159,7 @@ def test_halt_ends_the_run_and_the_services_own_chaos(squall: Squall, serve: Ser
     assert service.get("/x").seconds >= 0.2
     assert squall("halt").returncode == 0
     assert (driver.folder / "HALT").exists()
-    assert service.get("/x").seconds < 0.2
+    wait_for(lambda: service.get("/x").seconds < 0.2, "it goes on")
     assert squall("halt", "--off").returncode == 0
     wait_for(lambda: service.get("/x").seconds >= 0.2, "it stays halted")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from squall_resilience.chaos.decision import Seen
 from squall_resilience.chaos.middleware import Chaos
-from squall_resilience.running import sleep
+from squall_resilience.chaos.waiting import wait_async
 
 if TYPE_CHECKING:
     from squall_resilience.chaos.decision import Hit
@@ -53,7 +53,7 @@ class ChaosMiddleware:
                     if hit.status is not None:
                         await _abort(hit, hit.status, send)
                         return
-                    await sleep(hit.delay_ns / 1e9)
+                    await wait_async(chaos, hit)
         if chaos.strips:
             scope = _without(scope, chaos.strips.encode("latin-1"))
         await self.app(scope, receive, send)

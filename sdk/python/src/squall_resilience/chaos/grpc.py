@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc  # type: ignore[import-untyped]
@@ -15,7 +14,7 @@ import grpc.aio  # type: ignore[import-untyped]
 
 from squall_resilience.chaos.decision import Seen
 from squall_resilience.chaos.middleware import Chaos
-from squall_resilience.running import sleep
+from squall_resilience.chaos.waiting import wait, wait_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -160,7 +159,7 @@ def _blocking(function: Callable[..., Any], chaos: Chaos, hit: Hit | None, seen:
     def through(request: Any, context: Any) -> Any:
         if hit is not None:
             with chaos.tell(hit, seen):
-                time.sleep(hit.delay_ns / 1e9)
+                wait(chaos, hit)
             if hit.status is not None:
                 _answer(hit, context)
                 context.abort(status_of(hit.status), hit.rule.abort_body or _MESSAGE)  # raises
@@ -175,7 +174,7 @@ def _asynchronous(function: Callable[..., Any], chaos: Chaos, hit: Hit | None, s
     async def before(context: Any) -> Any:
         if hit is not None:
             with chaos.tell(hit, seen):
-                await sleep(hit.delay_ns / 1e9)
+                await wait_async(chaos, hit)
             if hit.status is not None:
                 _answer(hit, context)
                 await context.abort(status_of(hit.status), hit.rule.abort_body or _MESSAGE)  # raises

@@ -178,6 +178,10 @@ class Chaos:
             aborted = hit is not None and by_experiment and hit.status is not None
             live.count(requests=int(on), refused=int(refused), delay_ns=delayed, aborted=aborted)
 
+    def holds(self, hit: Hit) -> bool:
+        """Whether what hit a request is still on."""
+        return any(source.rule.fault == hit.rule.fault for source in self.sources())
+
     def tell(self, hit: Hit, seen: Seen) -> AbstractContextManager[object]:
         """Log a hit; returns its span, to be entered for as long as the fault lasts."""
         assert self._telling is not None  # noqa: S101 - there is no hit before there is something to hit with

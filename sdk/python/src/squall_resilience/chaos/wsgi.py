@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from squall_resilience.chaos.decision import Seen
 from squall_resilience.chaos.middleware import Chaos
+from squall_resilience.chaos.waiting import wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIApplication
 
     from squall_resilience.chaos.decision import Hit
@@ -34,11 +34,9 @@ class ChaosMiddleware:
         settings: ChaosSettings | None = None,
         *,
         chaos: Chaos | None = None,
-        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self.app = app
         self.chaos = chaos if chaos is not None else Chaos(settings)
-        self._wait = wait
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -51,7 +49,7 @@ class ChaosMiddleware:
                 with chaos.tell(hit, seen):
                     if hit.status is not None:
                         return _abort(hit, hit.status, environ["REQUEST_METHOD"], start_response)
-                    self._wait(hit.delay_ns / 1e9)
+                    wait(chaos, hit)
         if chaos.strips:
             environ.pop(_variable(chaos.strips), None)
         return self.app(environ, start_response)
