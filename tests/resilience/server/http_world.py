@@ -32,7 +32,7 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 def asgi_server(app: Any) -> Iterator[int]:
     """A uvicorn that serves the application; its port."""
     sock = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
     thread.start()
     try:

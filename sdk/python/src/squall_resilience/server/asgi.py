@@ -179,25 +179,34 @@ class MeasuringMiddleware:
 
 
 def route_of(scope: Scope) -> str:
-    """The template of the route that served a request: FastAPI's own, or Starlette's by its parameters; else "unmatched".
+    """The template of the route that served a request, `/orders/{id}`, as Starlette and FastAPI leave it; else "unmatched".
 
-    What has no template is named by its mount's path or by its endpoint's name: there are never more routes than the
-    application has.
+    Where the framework leaves no template it is made from the path and its parameters, or else it is the endpoint's name:
+    there are never more routes than the application has.
     """
-    path = getattr(scope.get("route"), "path_format", None) or getattr(scope.get("route"), "path", None)
-    if isinstance(path, str):
-        return path
-    endpoint = scope.get("endpoint")
+    endpoint, route = scope.get("endpoint"), scope.get("route")
+    parameters: dict[str, Any] = scope.get("path_params") or {}
+    template = getattr(route, "path_format", None) or getattr(route, "path", None)
+    if isinstance(template, str):
+        if getattr(route, "app", None) is endpoint:  # a mount: what is behind it has no routes
+            return template
+        prefix = scope.get("root_path", "").removeprefix(scope.get("app_root_path", ""))
+        outer = {name: value for name, value in parameters.items() if f"{{{name}}}" not in template}
+        return (_template(prefix, outer) or "") + template
     if endpoint is None:
         return "unmatched"
     if not (inspect.isroutine(endpoint) or inspect.isclass(endpoint)):  # an application that is mounted
-        return f"{scope.get('root_path', '')}/*"
-    template: str = scope["path"]
-    end = len(template)
-    for name, value in reversed((scope.get("path_params") or {}).items()):
-        place = template.rfind(str(value), 0, end)
+        return "mounted"
+    return _template(scope["path"], parameters) or str(getattr(endpoint, "__qualname__", "unmatched"))
+
+
+def _template(path: str, parameters: dict[str, Any]) -> str | None:
+    """The path with its parameters' names; None when one of them does not stand in it as it was read."""
+    end = len(path)
+    for name, value in reversed(parameters.items()):
+        place = path.rfind(str(value), 0, end)
         if place < 0 or not str(value):
-            return getattr(endpoint, "__qualname__", "unmatched")
-        template = f"{template[:place]}{{{name}}}{template[place + len(str(value)) :]}"
+            return None
+        path = f"{path[:place]}{{{name}}}{path[place + len(str(value)) :]}"
         end = place
-    return template
+    return path
