@@ -14,6 +14,7 @@ from squall.errors import InputError
 from squall.experiment.document import read_experiment
 from squall.experiment.model import Experiment
 from squall.standins.script import parse_script
+from squall_resilience import PolicySettings, PoolSettings
 from tests.docs.blocks import blocks_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +55,11 @@ def read(text: str) -> None:
     data = YAML(typ="safe").load(text.replace("{...}", "{}"))
     if data is None or data.keys() <= {"headers"} or data.get("spec") == {} or "wrong.yaml" in text:
         return  # a comment, a piece of a request, an outline; one that is wrong on purpose
+    if data.keys() & {"dependencies", "pools"}:
+        for of, section in ((PolicySettings, "dependencies"), (PoolSettings, "pools")):
+            for name, given in data.get(section, {}).items():
+                assert of.read(given, f"{section}.{name}")[1] == []
+        return
     if "expectations" in data:
         parse_script(data)
         return
