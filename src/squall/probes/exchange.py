@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from squall.probes.names import Names
+from squall.probes.outcomes import of_failure
 from squall.probes.traceparent import marked
-from squall.probes.wire import Answer
+from squall.probes.wire import Answer, Malformed
 
 if TYPE_CHECKING:
     import ssl
 
+    from squall.probes.samples import Outcome
     from squall.probes.wire import Call
 
-__all__ = ["Exchange", "open_socket"]
+__all__ = ["Exchange", "Unanswered", "asked", "open_socket"]
 
 _READ_BYTES = 65_536
 
@@ -79,3 +82,22 @@ class Exchange:
         finally:
             writer.transport.abort()  # an orderly goodbye would wait for a service that may be stopped
         return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Why a look got no answer: as a sample has it, and for people."""
+
+    outcome: Outcome
+    detail: int
+    reason: str
+
+
+async def asked(exchange: Exchange, seconds: float) -> Answer | Unanswered:
+    """One answer within so many seconds; what the network does instead is told, never raised."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await exchange.run()
+    except (OSError, Malformed) as error:
+        outcome, detail = of_failure(error)
+        return Unanswered(outcome, detail, str(error) or f"no answer within {seconds:g} s")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import math
@@ -12,11 +11,9 @@ from urllib.parse import quote
 
 from squall.errors import InputError
 from squall.probes.call import prepare
-from squall.probes.exchange import Exchange
-from squall.probes.outcomes import of_failure
+from squall.probes.exchange import Exchange, Unanswered, asked
 from squall.probes.samples import Sample
 from squall.probes.spec import HttpRequest
-from squall.probes.wire import Malformed
 
 if TYPE_CHECKING:
     from squall.probes.spec import Probe
@@ -50,14 +47,11 @@ class PrometheusProbe:
     async def sample(self) -> list[Sample]:
         """One query; an answer that is no single number is an error whose reason is `last_failure`."""
         begun_ns = time.monotonic_ns()
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                answer = await self._exchange.run()
-        except (OSError, Malformed) as error:
-            self.last_failure = str(error) or f"no answer within {self._timeout_s:g} s"
-            outcome, detail = of_failure(error)
-            return [Sample(self._name, begun_ns, time.monotonic_ns() - begun_ns, outcome, detail=detail)]
+        answer = await asked(self._exchange, self._timeout_s)
         took_ns = time.monotonic_ns() - begun_ns
+        if isinstance(answer, Unanswered):
+            self.last_failure = answer.reason
+            return [Sample(self._name, begun_ns, took_ns, answer.outcome, detail=answer.detail)]
         try:
             number = one_number(answer.status, bytes(answer.body))
         except ValueError as error:

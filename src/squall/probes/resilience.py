@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import math
 import time
@@ -10,12 +9,10 @@ from typing import TYPE_CHECKING
 
 from squall.errors import InputError
 from squall.probes.call import prepare
-from squall.probes.exchange import Exchange
+from squall.probes.exchange import Exchange, Unanswered, asked
 from squall.probes.exposition import read_exposition
-from squall.probes.outcomes import of_failure
 from squall.probes.samples import Sample
 from squall.probes.spec import HttpRequest
-from squall.probes.wire import Malformed
 
 if TYPE_CHECKING:
     from squall.probes.exposition import Metric
@@ -49,14 +46,11 @@ class ResilienceProbe:
     async def sample(self) -> list[Sample]:
         """One look; an answer without any pattern of this dependency is an error whose reason is `last_failure`."""
         begun_ns = time.monotonic_ns()
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                answer = await self._exchange.run()
-        except (OSError, Malformed) as error:
-            self.last_failure = str(error) or f"no answer within {self._timeout_s:g} s"
-            outcome, detail = of_failure(error)
-            return [Sample(self._name, begun_ns, time.monotonic_ns() - begun_ns, outcome, detail=detail)]
+        answer = await asked(self._exchange, self._timeout_s)
         took_ns = time.monotonic_ns() - begun_ns
+        if isinstance(answer, Unanswered):
+            self.last_failure = answer.reason
+            return [Sample(self._name, begun_ns, took_ns, answer.outcome, detail=answer.detail)]
         try:
             values = _values(answer.status, bytes(answer.body), self._dependency)
         except ValueError as error:
