@@ -195,6 +195,7 @@ def test_what_is_no_url_is_refused(client: HttpClient, url: str) -> None:
         client.request("GET", url)
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # a fork is what it is about
 def test_a_forked_child_opens_connections_of_its_own(client: HttpClient, script: Script) -> None:
     client.request("GET", script.url)
     child = os.fork()

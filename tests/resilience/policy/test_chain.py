@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import inspect
 import json
+import os
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -462,3 +465,49 @@ def test_a_file_switches_links_on_and_off_while_calls_go_on(tmp_path: Path) -> N
             fails()
         path.write_text("{}\n")
         wait_for(lambda: policy.settings == PolicySettings(timeout=TimeoutSettings(5)), "the code's own are back")
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # a fork is what it is about
+def test_a_child_forked_in_the_middle_of_a_change_can_change_settings_too() -> None:
+    policy = policy_of(timeout=TimeoutSettings(1))
+    live = LiveSettings("shop", registry=None)
+    live.add(policy)
+    with policy._lock, live._lock:
+        forked = threading.Thread(target=lambda: codes.append(_in_a_child(live, policy)), daemon=True)
+        codes: list[int] = []
+        forked.start()
+        forked.join(20)
+    assert codes == [0]
+
+
+def _in_a_child(live: LiveSettings, policy: Policy) -> int:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.alarm(10)
+            live.apply({"dependencies": {"inventory": {"timeout": {"limit": 7}}}})
+            code = 0 if policy.settings.timeout == TimeoutSettings(7) else 2
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_counts_are_exact_under_threads() -> None:
+    policy = policy_of()
+
+    @policy
+    def fails() -> None:
+        raise OSError
+
+    def work() -> None:
+        for _ in range(2000):
+            with contextlib.suppress(OSError):
+                fails()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert policy.journal.counts == {("transport", "caller"): 8000}

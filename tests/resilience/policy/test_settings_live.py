@@ -313,6 +313,7 @@ def test_a_file_that_could_never_be_read_is_refused_at_once(live: LiveSettings, 
         watch(tmp_path / "settings", live)
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # a fork is what it is about
 def test_watching_goes_on_in_a_forked_child(watched: tuple[Path, Server, Watcher]) -> None:
     path, server, _ = watched
     reading, writing = os.pipe()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from squall_resilience.policy.chain import Policy
+from squall_resilience.policy.forks import renewed_in_children
 
 __all__ = ["PolicyFor", "Routes"]
 
@@ -34,6 +35,11 @@ class Routes(Generic[C]):
         self._compose = compose
         self._by_origin: dict[tuple[str, str, int], tuple[C, C]] = {}
         self._by_policy: dict[int, tuple[Policy | None, tuple[C, C]]] = {}
+        self._lock = threading.Lock()
+        renewed_in_children(self)
+
+    def renew_locks(self) -> None:
+        """See `policy.forks`."""
         self._lock = threading.Lock()
 
     def of(self, scheme: str, host: str, port: int, *, repeatable: bool) -> C:

@@ -21,6 +21,7 @@ from squall_resilience.metrics import Registry, Sample
 from squall_resilience.metrics import registry as process_registry
 from squall_resilience.pattern import Pattern, is_async
 from squall_resilience.policy.explain import Explanation, explain
+from squall_resilience.policy.forks import renewed_in_children
 from squall_resilience.policy.live import changes
 from squall_resilience.policy.order import ORDER, RANK, check_order
 from squall_resilience.policy.overlay import differences
@@ -84,11 +85,17 @@ class Policy(Pattern):
         self._settings = _with_given(settings or PolicySettings(), links)
         self._source, self._changed_at, self._generation = "code", time(), 0
         self.journal = Journal(dependency)
+        renewed_in_children(self)
         for link in links:
             self._made[link.kind] = link
             self._listen(link)
         super().__init__(dependency, listeners=listeners, registry=registry)
         self._links = self._arrange(self._settings)
+
+    def renew_locks(self) -> None:
+        """See `forks`."""
+        self._lock = threading.RLock()
+        self.journal.lock = threading.RLock()
 
     @property
     def settings(self) -> PolicySettings:

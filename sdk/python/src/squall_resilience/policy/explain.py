@@ -124,7 +124,7 @@ def _settings(settings: Settings) -> dict[str, Any]:
 def _state(link: Pattern) -> dict[str, float]:
     found: dict[str, float] = {}
     for sample in link.samples():
-        if sample.value != sample.value:  # noqa: PLR0124 - NaN: nothing has been seen that it could be made of
+        if sample.value != sample.value:
             continue
         labels = [value for name, value in sample.labels if name != "dependency"]
         name = sample.name.removeprefix("resilience_").removeprefix(f"{link.kind}_")

@@ -5,9 +5,7 @@ A document is taken whole or refused whole: all of it is read and checked before
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from squall_resilience.errors import Problem, SettingsError
 from squall_resilience.events import Listener, Listeners, SettingsChanged, everyone
 from squall_resilience.metrics import Registry, Sample
 from squall_resilience.metrics import registry as process_registry
+from squall_resilience.policy.forks import renewed_in_children
 from squall_resilience.policy.overlay import differences, overlay
 from squall_resilience.settings import Settings
 
@@ -77,9 +76,13 @@ class LiveSettings:
         self._sections: dict[str, Section[Any]] = {}
         self._last: tuple[Mapping[str, object], str] | None = None
         self._lock = threading.RLock()
-        _all.add(self)
+        renewed_in_children(self)
         if registry is not None:
             registry.add(self)
+
+    def renew_locks(self) -> None:
+        """See `forks`."""
+        self._lock = threading.RLock()
 
     def add(self, *policies: Policy) -> None:
         """Policies, each under `dependencies` by its dependency's name; its settings now are the code's."""
@@ -223,18 +226,6 @@ class LiveSettings:
             "resilience_settings_refused_total", self.refused, labels, "counter",
             "Settings documents that were refused whole; the old values stayed.",
         )  # fmt: skip
-
-
-_all: weakref.WeakSet[LiveSettings] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    """In a child: who held a lock is not there. What it was applying is applied again by the child's own watcher."""
-    for each in list(_all):
-        each._lock = threading.RLock()  # noqa: SLF001 - the module's own
-
-
-os.register_at_fork(after_in_child=_forked)
 
 
 def changes(dependency: str, source: str, changed_at: float, generation: int) -> Iterator[Sample]:

@@ -8,6 +8,7 @@ written down while calls succeed: it is put together from the error that a call 
 from __future__ import annotations
 
 import sys
+import threading
 from collections import deque
 from contextlib import suppress
 from contextvars import ContextVar
@@ -80,6 +81,7 @@ class Journal:
         self.last: deque[Trace] = deque(maxlen=KEPT_MAX)
         self.counts: dict[tuple[str, str], int] = {}
         """By where it stopped, and "caller" or "answered"."""
+        self.lock = threading.RLock()
 
     def hear(self, event: Event) -> None:
         """A link's event: a step of the call under way here, or its end."""
@@ -109,7 +111,8 @@ class Journal:
         trace = Trace(self.dependency, origin, stopped_at, reached_caller, reason, attempts, said)
         self.last.append(trace)
         key = (stopped_at, "caller" if reached_caller else "answered")
-        self.counts[key] = self.counts.get(key, 0) + 1
+        with self.lock:
+            self.counts[key] = self.counts.get(key, 0) + 1
         _tell_span(trace)
         return trace
 

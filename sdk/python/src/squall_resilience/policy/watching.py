@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import weakref
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from squall_resilience.errors import SettingsError
 from squall_resilience.policy.files import BYTES_MAX, Unreadable, parse, reader_of
+from squall_resilience.policy.forks import renewed_in_children
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -81,7 +81,7 @@ class Watcher:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         reader_of(self.path.name)
-        _watchers.add(self)
+        renewed_in_children(self)
 
     def start(self) -> None:
         """Begin to look; harmless when it has begun."""
@@ -168,7 +168,7 @@ class Watcher:
             logger.error("%s; the settings in force stay", why)
             self.live.refuse(why, str(self.path))
 
-    def _forked(self) -> None:
+    def renew_locks(self) -> None:
         """In a child: the lock may be held, and the thread is gone."""
         self._checking = threading.Lock()
         ended, self._ended = self._ended.is_set(), threading.Event()
@@ -189,14 +189,3 @@ def _content(place: str) -> bytes:
     descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe there does not hold it up
     with os.fdopen(descriptor, "rb") as file:
         return file.read(BYTES_MAX + 1)
-
-
-_watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
-
-
-def _all_forked() -> None:
-    for watcher in list(_watchers):
-        watcher._forked()  # noqa: SLF001 - the module's own
-
-
-os.register_at_fork(after_in_child=_all_forked)
