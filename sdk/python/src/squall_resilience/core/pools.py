@@ -105,12 +105,13 @@ class Pools(Generic[T]):
 
     def configure(self, settings: PoolsSettings, now: float) -> Turn[T]:
         """Take other sizes, for the same pools. More workers start who waits; with fewer, the running ones finish."""
-        if list(settings.pools) != list(self.lanes):
+        if set(settings.pools) != set(self.lanes):
             wrong = Problem("pools", f"{', '.join(settings.pools)}", f"resized live only: {', '.join(self.lanes)}")
             raise SettingsError((wrong,), source="pools")
         self.settings = settings
-        for lane, pool in zip(self.lanes.values(), settings.pools.values(), strict=True):
-            lane.workers, lane.sla, lane.room = pool.workers, pool.sla, pool.waiting
+        self.lanes = {name: self.lanes[name] for name in settings.pools}
+        for rank, (lane, pool) in enumerate(zip(self.lanes.values(), settings.pools.values(), strict=True)):
+            lane.rank, lane.workers, lane.sla, lane.room = rank, pool.workers, pool.sla, pool.waiting
         if not settings.shedding:
             self.pressure = 0.0
         return self._fill(now)
