@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from squall.cli.story import ACTS
+from squall.shop import Shop
 from tests import servers
 from tests.servers import free_port
 
@@ -46,6 +48,25 @@ spec:
   faults: [{{type: http.delay, delay: 1s}}]
   duration: {duration}
   baseline: {baseline}
+  recovery: {{within: 6s}}
+"""
+THE_SHOPS = """
+apiVersion: squall.dev/v1alpha1
+kind: Experiment
+metadata: {{name: inventory-stalls}}
+spec:
+  targets: {{process: {{pid: {inventory}}}}}
+  steadyState:
+    - name: orders
+      http: &order {{url: "{gateway}/orders", method: POST, body: {{sku: a1}}, timeout: 2s}}
+      p95: 1s
+      errorRate: 50%
+  load: {{http: *order, rate: 20/s}}
+  tolerate: {{p95: 2s, errorRate: 99%}}
+  abort: {{p95: 1h, errorRate: 99%, for: 30s}}
+  faults: [{{type: process.pause}}]
+  duration: 8s
+  baseline: 7s
   recovery: {{within: 6s}}
 """
 
@@ -91,7 +112,7 @@ class Filled:
 
     def before(self, query: str) -> list[Series]:
         """While all was well: from the first full window on."""
-        return self.over_time(query, self.fault_began - 2, self.fault_began)
+        return self.over_time(query, self.fault_began - 1.5, self.fault_began)
 
     def during(self, query: str) -> list[Series]:
         """While the fault was on, and while what it did is in the windows."""
@@ -159,8 +180,14 @@ class Story:
         )
         assert order.stdout is not None
         self.order = int(order.stdout.readline())
+        self.shop_metrics = free_port()
+        self.shop = stack.enter_context(Shop())
+        self.shop.apply(next(act.settings for act in ACTS if act.name == "breaker"))
         self.prometheus.scrape("order", f"127.0.0.1:{self.order}")
         self.prometheus.scrape("squall", f"127.0.0.1:{self.metrics}")
+        self.prometheus.scrape("squall-at-the-shop", f"127.0.0.1:{self.shop_metrics}")
+        for url in self.shop.urls.values():
+            self.prometheus.scrape("shop", url.removeprefix("http://"))
         wait_for(lambda: self.prometheus.query('up{job="order"} == 1'), "the service is scraped")
 
     def _configure(self, **breaker: str) -> None:
@@ -175,39 +202,57 @@ class Story:
         path.write_text(
             DOCUMENT.format(route=self.route, stock=self.stock, order=self.order, duration=duration, baseline=baseline)
         )
-        command = (sys.executable, "-m", "squall", "run", str(path), "--json", "--quiet")
-        told = ("--metrics-listen", f"127.0.0.1:{self.metrics}", "--metrics-hold", "5s")
-        state = {**os.environ, "SQUALL_STATE": str(self.folder / "state")}
-        with process(*command, *told, env=state, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
+        with self._squall(path, self.metrics) as started:
             yield started
 
+    def run_at_the_shop(self) -> AbstractContextManager[subprocess.Popen[str]]:
+        """The demonstration's fault, against the demonstration's shop."""
+        path = self.folder / "shop.yaml"
+        path.write_text(THE_SHOPS.format(inventory=self.shop.pids["inventory"], gateway=self.shop.urls["gateway"]))
+        return self._squall(path, self.shop_metrics)
+
+    def _squall(self, path: Path, port: int) -> AbstractContextManager[subprocess.Popen[str]]:
+        command = (sys.executable, "-m", "squall", "run", str(path), "--json", "--quiet")
+        told = ("--metrics-listen", f"127.0.0.1:{port}", "--metrics-hold", "5s")
+        state = {**os.environ, "SQUALL_STATE": str(self.folder / "state")}
+        return process(*command, *told, env=state, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
     def fault_is(self, value: int) -> None:
-        wait_for(lambda: self.prometheus.query(f"squall_fault_active == {value}"), f"the fault is {value}")
+        query = f'squall_fault_active{{job="squall"}} == {value}'
+        wait_for(lambda: self.prometheus.query(query), f"the fault is {value}")
 
     def told(self) -> Filled:
         """Tell it, about half a minute long."""
         began = time.time()
-        with self.run("8s", "6s") as run:
+        with self.run("8s", "7s") as run, self.run_at_the_shop() as at_the_shop:
             self.fault_is(0)
             self.fault_is(1)
             time.sleep(1)
             self._configure(wait="1500ms")
-            wait_for(lambda: self.prometheus.query("resilience_settings_generation == 1"), "the change is in force")
+            in_force = 'resilience_settings_generation{dependency="stock"} == 1'
+            wait_for(lambda: self.prometheus.query(in_force), "the change is in force")
             self.settings.write_text('{"dependencies": {"stock": {"breaker": {"wait": "soon"}}}}')
-            output, errors = run.communicate(timeout=60)
+            windows = [_window(run), _window(at_the_shop)]
         ended = time.time()
-        assert run.returncode in (0, 1, 6), errors
-        (fault,) = json.loads(output)["faults"]
-        started = json.loads(output)["started_wall_ns"] / 1e9
-        (window,) = fault["windows"]
         with self.run("30s", "500ms") as run:
             self.fault_is(1)
             run.send_signal(signal.SIGKILL)
             run.wait()
             vanished = time.time()
-            wait_for(lambda: not self.prometheus.query("squall_fault_active"), "the run is missed")
+            wait_for(lambda: not self.prometheus.query('squall_fault_active{job="squall"}'), "the run is missed")
             time.sleep(1.5)
-        return Filled(self.prometheus, began, started + window["start_s"], started + window["end_s"], ended, vanished)
+        first, last = min(start for start, _ in windows), max(end for _, end in windows)
+        return Filled(self.prometheus, began, first, last, ended, vanished)
+
+
+def _window(run: subprocess.Popen[str]) -> tuple[float, float]:
+    """From when to when the fault of a run was on, once it has ended."""
+    output, errors = run.communicate(timeout=60)
+    assert run.returncode in (0, 1, 6), errors
+    report = json.loads(output)
+    ((window,),) = [fault["windows"] for fault in report["faults"]]
+    started = report["started_wall_ns"] / 1e9
+    return started + window["start_s"], started + window["end_s"]
 
 
 @pytest.fixture(scope="session")

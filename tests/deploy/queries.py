@@ -28,8 +28,12 @@ class Query:
     @property
     def scaled(self) -> str:
         """With the variables as "All" has them, and the windows of a Prometheus that scrapes each second."""
+        return self.chosen(".+")
+
+    def chosen(self, what: str) -> str:
+        """With these services and dependencies chosen."""
         text = self.expression.replace("$__rate_interval", RATE_WINDOW)
-        return re.sub(r"\$\{?(service|dependency)\}?", ".+", text)
+        return re.sub(r"\$\{?(service|dependency)\}?", what, text)
 
 
 def boards() -> dict[str, dict[str, Any]]:

@@ -43,6 +43,11 @@ def highest(series: list[Series]) -> float:
     return max((value for _, values in series for _, value in values), default=-1.0)
 
 
+def latest(series: list[Series]) -> set[tuple[str, float]]:
+    """The last value of each series."""
+    return {(json.dumps(labels, sort_keys=True), values[-1][1]) for labels, values in series}
+
+
 def lowest(series: list[Series]) -> float:
     """The lowest value of any series."""
     return min(value for _, values in series for _, value in values)
@@ -79,7 +84,28 @@ def test_a_query_finds_something_and_moves(query: Query, filled: Filled) -> None
     elif move == NEW:
         assert len(during) > len(before), (before, during)
     elif move == STEP:
-        assert highest(during) != highest(before), (before, during)
+        assert latest(during) != latest(before), (before, during)
+
+
+AT_THE_SHOP = {
+    "Latency": UP, "Percentiles of latency": UP, "p95": UP, "Requests by status": THERE, "Errors that the probes met": THERE,
+    "Breakers that are open": UP, "State of the breakers": UP, "Breakers: how often they open": UP,
+    "Breakers: calls cut off": UP, "Answered from elsewhere": UP, "Fallbacks": UP, "Time-outs": UP, "Pool use": UP,
+    "Where faults stop": UP, "Last configuration change": THERE,
+}  # fmt: skip
+"""What of it the demonstration's shop shows, by its own settings of the act with breaker and fallback."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", AT_THE_SHOP)
+def test_the_shop_moves_it_too(title: str, filled: Filled) -> None:
+    for query in (one for one in QUERIES if one.title == title):
+        asked = slower_than(query, "0.2") if title == "Latency" else query
+        expression = asked.chosen("gateway|payment|inventory")
+        during = filled.during(expression)
+        assert during
+        if AT_THE_SHOP[title] == UP:
+            assert highest(during) > max(highest(filled.before(expression)) * 1.2, 0)
 
 
 @pytest.mark.slow
@@ -100,12 +126,15 @@ def test_the_values_of_variables_are_found(name: str, filled: Filled) -> None:
 @pytest.mark.slow
 def test_the_service_has_exemplars_of_the_runs_trace(filled: Filled) -> None:
     asked = urllib.parse.urlencode({
-        "query": "http_server_request_duration_seconds_bucket", "start": filled.began, "end": filled.ended,
+        "query": 'http_server_request_duration_seconds_bucket{job="order"}', "start": filled.began, "end": filled.ended,
     })  # fmt: skip
     with urllib.request.urlopen(f"{filled.prometheus.url}/api/v1/query_exemplars?{asked}", timeout=10) as answer:
         found = json.load(answer)["data"]
     traces = {one["labels"]["trace_id"] for series in found for one in series["exemplars"]}
-    (told,) = {labels["trace_id"] for labels, _ in filled.over_time("squall_run_info", filled.began, filled.ended)}
+    (told,) = {
+        labels["trace_id"]
+        for labels, _ in filled.over_time('squall_run_info{job="squall"}', filled.began, filled.ended)
+    }
     assert traces == {told}, "what the load asked for leads from the service's histogram to the run's trace"
 
 

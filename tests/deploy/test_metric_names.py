@@ -82,18 +82,18 @@ def test_a_real_prometheus_has_of_a_run_what_the_page_says(filled: Filled) -> No
 
 @pytest.mark.slow
 def test_the_verdict_is_scraped_though_the_run_ends_with_it(filled: Filled) -> None:
-    ((labels, _),) = filled.over_time("squall_run_verdict == 1", filled.fault_ended, filled.ended + 3)
+    ((labels, _),) = filled.over_time('squall_run_verdict{job="squall"} == 1', filled.fault_ended, filled.ended + 3)
     assert labels["verdict"] in {"passed", "failed", "inconclusive"}
 
 
 @pytest.mark.slow
 def test_exemplars_of_a_probes_latency_are_kept_and_lead_to_the_runs_trace(filled: Filled) -> None:
     asked = urllib.parse.urlencode(
-        {"query": "squall_probe_latency_seconds_bucket", "start": filled.began, "end": filled.ended}
+        {"query": 'squall_probe_latency_seconds_bucket{job="squall"}', "start": filled.began, "end": filled.ended}
     )
     with urllib.request.urlopen(f"{filled.prometheus.url}/api/v1/query_exemplars?{asked}", timeout=10) as answer:
         found = [one for series in json.load(answer)["data"] for one in series["exemplars"]]
-    ((run, _),) = filled.over_time("squall_run_info", filled.began, filled.ended)
+    ((run, _),) = filled.over_time('squall_run_info{job="squall"}', filled.began, filled.ended)
     assert {one["labels"]["trace_id"] for one in found} == {run["trace_id"]}
     assert len({one["labels"]["span_id"] for one in found}) > 1
     assert max(float(one["value"]) for one in found) > 0.2, "a slow one is among them"

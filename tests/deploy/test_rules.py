@@ -77,7 +77,7 @@ def test_an_alert_is_quiet_while_all_is_well_and_not_in_the_fault(name: str, fil
     during = filled.during(scaled(name))
     assert filled.before(scaled(name)) == []
     assert during
-    assert {labels["dependency"] for labels, _ in during} <= {"stock", "order", "reviews"}
+    assert {labels["dependency"] for labels, _ in during} & {"stock", "order", "reviews"}
 
 
 @pytest.mark.slow
@@ -86,8 +86,8 @@ def test_a_fault_that_is_on_past_its_deadline_would_be_told(filled: Filled) -> N
     assert filled.over_time(expression, filled.began, filled.ended) == [], "it ended in time"
     an_hour_later = expression.replace("time()", "(time() + 3600)")
     assert an_hour_later != expression
-    (found,) = filled.over_time(an_hour_later, filled.fault_began - 5, filled.fault_ended + LAG_S)
-    labels, values = found
+    found = filled.over_time(an_hour_later, filled.fault_began - 5, filled.fault_ended + LAG_S)
+    ((labels, values),) = [one for one in found if one[0]["job"] == "squall"]
     assert labels["fault"] == "0-http.delay"
     assert filled.fault_began - 1 <= values[0][0]
     assert values[-1][0] <= filled.fault_ended + 2
