@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import socket
+import ssl
+import subprocess
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -10,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from squall_resilience import deadline
+from squall_resilience.adapters.connections import ConnectTimeout, NotConnected
 from squall_resilience.adapters.http_client import AnswerTooLarge, CutShort, HttpClient, Request
 from squall_resilience.adapters.http_rules import NotSent, retry_after_seconds
 from squall_resilience.client import ClientSettings
@@ -17,11 +23,14 @@ from squall_resilience.errors import DeadlineExceeded, SettingsError
 from squall_resilience.fallback import Fallback, FallbackSettings
 from squall_resilience.policy.chain import Policy
 from squall_resilience.policy.settings import PolicySettings
+from squall_resilience.retry import RetrySettings
 from squall_resilience.timeout import TimeoutSettings
+from tests.resilience.adapters.conftest import Handler, Server
 from tests.specimens import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.resilience.adapters.conftest import Script
 
@@ -239,3 +248,75 @@ def test_the_defaults_are_explicit() -> None:
 )
 def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
     assert retry_after_seconds(value, now=946_684_740.0) == seconds
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A key and a certificate for localhost that nobody has signed."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not here: sudo apt-get install openssl")
+    path = tmp_path / "both.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run(
+        [*command, *names, "-keyout", path, "-out", path.with_suffix(".crt")], check=True, capture_output=True
+    )
+    with path.open("a") as both:
+        both.write(path.with_suffix(".crt").read_text())
+    return path
+
+
+def test_waits_are_bounded_with_tls_too(script: Script, certificate: Path) -> None:
+    script.trickles, script.body = 0.05, b"x" * 200
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(certificate)
+    with Server(("127.0.0.1", 0), type("Handler", (Handler,), {"script": script})) as server:
+        server.socket = serving.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        url = f"https://localhost:{server.server_address[1]}/"
+        with HttpClient(context=ssl.create_default_context(cafile=certificate.with_suffix(".crt"))) as client:
+            with deadline.within(0.5), pytest.raises(TimeoutError):
+                client.request("GET", url)
+            script.trickles = 0.0
+            assert [client.request("GET", url).body for _ in range(2)] == [b"x" * 200] * 2
+            with deadline.within(0.0), pytest.raises(TimeoutError):
+                client.request("GET", url)
+        with HttpClient() as distrustful, pytest.raises(ssl.SSLCertVerificationError):
+            distrustful.request("GET", url)
+        server.shutdown()
+        thread.join(5)
+    assert len({seen.client for seen in script.seen}) == 2
+
+
+def test_what_could_not_be_connected_was_not_sent_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[int] = []
+
+    def unreachable(*_: object, **__: object) -> socket.socket:
+        tries.append(1)
+        raise (socket.gaierror(socket.EAI_AGAIN, "try again"), OSError(errno.EHOSTUNREACH, "no route"))[len(tries) % 2]
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    policy = Policy("inventory", PolicySettings(retry=RetrySettings(attempts=2, base=0.001, cap=0.002)), registry=None)
+    with HttpClient(policy) as client, pytest.raises(NotConnected, match="inventory:8083: try again"):
+        client.request("POST", "http://inventory:8083/", body=b"order")
+    assert len(tries) == 2
+
+
+def test_a_connection_that_is_not_answered_is_given_up() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = [socket.socket() for _ in range(3)]
+        try:
+            for each in waiting:
+                each.setblocking(False)
+                each.connect_ex(full.getsockname())
+            with (
+                HttpClient(settings=ClientSettings(connect_timeout=0.1)) as client,
+                pytest.raises(ConnectTimeout, match=r"no connection to 127\.0\.0\.1:\d+ within 0\.1 s"),
+            ):
+                client.request("GET", f"http://127.0.0.1:{full.getsockname()[1]}/")
+        finally:
+            for each in waiting:
+                each.close()

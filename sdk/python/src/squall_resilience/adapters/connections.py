@@ -6,9 +6,11 @@ the others when they come back.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import os
 import select
+import socket
 import ssl
 import threading
 from collections import deque
@@ -22,7 +24,9 @@ from squall_resilience.deadline import at_most
 if TYPE_CHECKING:
     from squall_resilience.client import ClientSettings
 
-__all__ = ["Connections", "Lease", "Place"]
+__all__ = ["ConnectTimeout", "Connections", "Lease", "NotConnected", "Place"]
+
+UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL})
 
 
 class Place(NamedTuple):
@@ -31,6 +35,14 @@ class Place(NamedTuple):
     scheme: str
     host: str
     port: int
+
+
+class NotConnected(ConnectionRefusedError):
+    """No connection could be opened, so nothing was sent."""
+
+
+class ConnectTimeout(NotConnected, TimeoutError):
+    """None could be opened in time."""
 
 
 class Lease:
@@ -257,6 +269,19 @@ class Connections:
         seconds = at_most(self._of(place).connect_timeout)
         if seconds is not None and seconds <= 0.0:
             raise TimeoutError("the deadline has passed")
+        where = f"{place.host}:{place.port}"
+        try:
+            return self._opened(place, seconds)
+        except TimeoutError as error:
+            raise ConnectTimeout(f"no connection to {where} within {seconds:g} s") from error
+        except socket.gaierror as error:
+            raise NotConnected(f"{where}: {error.strerror}") from error
+        except OSError as error:
+            if error.errno in UNREACHABLE:
+                raise NotConnected(error.errno, f"{error.strerror}: {where}") from error
+            raise
+
+    def _opened(self, place: Place, seconds: float | None) -> http.client.HTTPConnection:
         if place.scheme == "https":
             secure = http.client.HTTPSConnection(place.host, place.port, timeout=seconds, context=self._context)
             secure.connect()
