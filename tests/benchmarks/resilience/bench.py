@@ -2,7 +2,7 @@
 
 `python tests/benchmarks/resilience/bench.py [--rounds 15] [--calls 4000]` writes docs/benchmarks/resilience.json and
 resilience.md. In each round every contender has one turn, so that a busy moment hits all of them; what counts is the
-least of its turns, less nothing: the bare call's own time is in each figure.
+least of its turns. The bare call's own time is in each figure.
 """
 
 from __future__ import annotations
