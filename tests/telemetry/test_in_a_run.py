@@ -102,7 +102,7 @@ def test_the_service_sees_the_spans_that_the_collector_has(seen: Seen) -> None:
         assert recorded
         assert len(recorded) < len(seen) or path == "/", "of 40 a second about 10 are recorded"
         slowest = max(span.end_time_unix_nano - span.start_time_unix_nano for span in sent.values())
-        assert slowest > 0.85e9 or path == "/", "the slow ones are among them, where there are many"
+        assert slowest > 0.2e9 or path == "/", "the slow ones are among them, where there are many"
 
 
 def test_a_collector_has_the_numbers_with_exemplars(seen: Seen) -> None:
