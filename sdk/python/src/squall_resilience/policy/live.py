@@ -146,7 +146,7 @@ class LiveSettings:
         tops = sorted({path.partition(".")[0] for path in self._sections} | {DEPENDENCIES, POOLS})
         for top, below in document.items():
             if top not in tops:
-                yield Problem(str(top), "this section", f"one of {', '.join(tops)}")
+                yield Problem(str(top) or "''", "this section", f"one of {', '.join(tops)}")
             elif top in {DEPENDENCIES, POOLS} and below is not None:
                 known = sorted(path.partition(".")[2] for path in self._sections if path.startswith(f"{top}."))
                 if not isinstance(below, Mapping):
