@@ -124,16 +124,17 @@ def test_the_values_of_variables_are_found(name: str, filled: Filled) -> None:
 
 
 @pytest.mark.slow
-def test_the_service_has_exemplars_of_the_runs_trace(filled: Filled) -> None:
+@pytest.mark.parametrize(("service", "run"), [('job="order"', "squall"), ('job="shop"', "squall-at-the-shop")])
+def test_a_service_has_exemplars_of_the_runs_trace(service: str, run: str, filled: Filled) -> None:
     asked = urllib.parse.urlencode({
-        "query": 'http_server_request_duration_seconds_bucket{job="order"}', "start": filled.began, "end": filled.ended,
+        "query": f"http_server_request_duration_seconds_bucket{{{service}}}", "start": filled.began, "end": filled.ended,
     })  # fmt: skip
     with urllib.request.urlopen(f"{filled.prometheus.url}/api/v1/query_exemplars?{asked}", timeout=10) as answer:
         found = json.load(answer)["data"]
     traces = {one["labels"]["trace_id"] for series in found for one in series["exemplars"]}
     (told,) = {
         labels["trace_id"]
-        for labels, _ in filled.over_time('squall_run_info{job="squall"}', filled.began, filled.ended)
+        for labels, _ in filled.over_time(f'squall_run_info{{job="{run}"}}', filled.began, filled.ended)
     }
     assert traces == {told}, "what the load asked for leads from the service's histogram to the run's trace"
 
