@@ -13,11 +13,14 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 
 from squall_resilience import deadline
+from squall_resilience.adapters import connections
 from squall_resilience.adapters.connections import ConnectTimeout, NotConnected
 from squall_resilience.adapters.http_client import AnswerTooLarge, CutShort, HttpClient, Request
 from squall_resilience.adapters.http_rules import NotSent, retry_after_seconds
+from squall_resilience.adapters.requests import session
 from squall_resilience.client import ClientSettings
 from squall_resilience.errors import DeadlineExceeded, SettingsError
 from squall_resilience.fallback import Fallback, FallbackSettings
@@ -320,3 +323,51 @@ def test_a_connection_that_is_not_answered_is_given_up() -> None:
         finally:
             for each in waiting:
                 each.close()
+
+
+def test_a_kept_connection_that_turns_out_to_be_dead(
+    client: HttpClient, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What may be sent twice is sent again on a new one; of the rest nobody knows whether it has arrived."""
+    script.closes = True
+    monkeypatch.setattr(connections, "_is_over", lambda _: False)
+    assert [client.request("GET", script.url).ok for _ in range(3)] == [True] * 3
+    with pytest.raises(ConnectionError):
+        client.request("POST", script.url, body=b"order")
+    assert [seen.method for seen in script.seen] == ["GET"] * 3
+    assert client.connections.figures == {"open": 0, "idle": 0, "waiting": 0}
+
+
+def test_an_idle_connection_that_is_too_old_is_closed_when_another_comes_back(script: Script) -> None:
+    with HttpClient(settings=ClientSettings(idle=0.05)) as client:
+        script.trickles = 0.01
+        for thread in in_threads(3, lambda: client.request("GET", script.url)):
+            thread.join(10)
+        script.trickles, script.body = 0.0, b"x"
+        kept = client.connections.figures["idle"]
+        time.sleep(0.06)
+        client.request("GET", script.url)
+        assert 1 <= kept <= 3
+        assert client.connections.figures == {"open": 1, "idle": 1, "waiting": 0}
+
+
+def test_a_client_that_is_closed_keeps_nothing(script: Script) -> None:
+    client = HttpClient()
+    client.close()
+    assert client.request("GET", script.url).ok
+    assert client.connections.figures == {"open": 0, "idle": 0, "waiting": 0}
+
+
+def test_requests_own_time_out_is_cut_to_what_is_left(script: Script) -> None:
+    script.hangs_before = "head"
+    with session(None) as made:
+        began = time.monotonic()
+        for asked in (0.05, (3.0, 0.05)):
+            with pytest.raises(requests.ReadTimeout):
+                made.get(script.url, timeout=asked)
+        with deadline.within(0.05), pytest.raises(requests.ReadTimeout):
+            made.get(script.url, timeout=30)
+        with deadline.within(0.0), pytest.raises(requests.Timeout, match="the deadline has passed"):
+            made.get(script.url, timeout=30)
+        assert time.monotonic() - began < 5
+    assert len(script.seen) == 3

@@ -166,6 +166,7 @@ def test_an_engine_that_was_made_without_it_can_be_given_one(database: Database)
     for each in [held, *taken, *more]:
         assert each.execute(text("SELECT 7")).scalar() == 7
         each.close()
+    wait_for(lambda: database.connections(NAME) == 2, "what the old pools gave out is closed")
     engine.dispose()
 
 

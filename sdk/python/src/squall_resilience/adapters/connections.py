@@ -124,6 +124,7 @@ class Connections:
             stale = list(self._idle.pop(place, ()))
             for _ in stale:
                 self._forget(place)
+            self._serve()
         _close(stale)
         return self._ready(self._reserve(place, settings))
 

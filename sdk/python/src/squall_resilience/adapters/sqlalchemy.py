@@ -6,6 +6,7 @@ open more connections together than the database was to see. This one changes in
 
 from __future__ import annotations
 
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -73,6 +74,7 @@ class ResizablePool(QueuePool):
     """
 
     _queue_class = _Idle
+    _disposed = False
 
     def configure(self, settings: PoolSettings) -> None:
         """Take new sizes and times; safe from any thread, at any time."""
@@ -87,7 +89,15 @@ class ResizablePool(QueuePool):
         for entry in surplus:
             entry.close()
 
+    def dispose(self) -> None:
+        """Close what nobody uses now, and the rest when it comes back: nobody would look for it here."""
+        self._disposed = True
+        with suppress(sa_queue.Empty):
+            while True:
+                self._let_go(self._pool.get(block=False))
+
     def _do_get(self) -> ConnectionPoolEntry:
+        self._disposed = False
         until = monotonic() + self._timeout
         while True:
             with self._overflow_lock:
@@ -113,7 +123,7 @@ class ResizablePool(QueuePool):
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         with self._overflow_lock:
-            too_many = -1 < self._max_overflow < self._overflow
+            too_many = self._disposed or -1 < self._max_overflow < self._overflow
         if too_many:
             self._let_go(record)
             return
@@ -137,7 +147,7 @@ def resizable(engine: Engine) -> Callable[[PoolSettings], None]:
     """What changes the pool of an engine, for `LiveSettings.pool`; also after `engine.dispose()`.
 
     An engine that was made without `poolclass=ResizablePool` is given such a pool, with its old one's settings: what is
-    checked out of the old one then is closed when it comes back, as after `engine.dispose()`. Raises TypeError for engines
+    checked out of the old one then is closed when it comes back. Raises TypeError for engines
     whose pool has no size (one connection, or none kept), and for those of asyncio.
     """
     old: Pool = engine.pool
@@ -148,7 +158,7 @@ def resizable(engine: Engine) -> Callable[[PoolSettings], None]:
                 " engine with poolclass=ResizablePool"
             )
         engine.pool = _successor(old)
-        old.dispose()
+        _retire(old)
 
     def configure(settings: PoolSettings) -> None:
         pool = engine.pool
@@ -156,6 +166,21 @@ def resizable(engine: Engine) -> Callable[[PoolSettings], None]:
         pool.configure(settings)
 
     return configure
+
+
+class _NoMore(sa_queue.Queue[Any]):
+    """Takes nothing back: what comes is closed."""
+
+    def _full(self) -> bool:
+        return True
+
+
+def _retire(old: QueuePool) -> None:
+    """Close what nobody uses, and the rest when it comes back: the old pool itself would keep it for ever."""
+    idle, old._pool = old._pool, _NoMore(old.size())  # noqa: SLF001
+    with suppress(sa_queue.Empty):
+        while True:
+            idle.get(block=False).close()
 
 
 def _successor(old: QueuePool) -> ResizablePool:

@@ -107,8 +107,3 @@ def check_order(dependency: str, links: Sequence[Pattern]) -> None:
                 f" order from the inside is {', '.join(place.kind for place in ORDER)}",
                 dependency=dependency,
             )
-    for kind in known:
-        if known.count(kind) > 1:
-            raise WrongOrder(
-                f"{dependency}: two links are a {kind}; a chain has one of each kind", dependency=dependency
-            )
