@@ -113,14 +113,14 @@ def begun(need: int | None, concurrency: int, counted: str, optional: str = "") 
 
 
 def test_what_is_not_needed_any_more_makes_room_for_what_is() -> None:
-    members = begun(1, 4, "abcd", "efghi")
+    members = begun(1, 5, "abcd", "efghij")
     members.end("a", ok=True)
-    assert members.next_to_start() == "e"
+    assert members.next_to_start() == "f"
     assert members.drop_surplus() == [], "another one could still be added"
     members.closed = True
     assert members.drop_surplus() == ["b", "c", "d"]
     assert members.drop_surplus() == []
-    assert [members.next_to_start() for _ in range(4)] == ["f", "g", "h", None], "e runs, and three more may"
+    assert [members.next_to_start() for _ in range(4)] == ["g", "h", "i", None], "e and f run, and three more may"
     assert not members.end("b", ok=True), "it has been dropped"
     assert members.standing == "open"
 

@@ -36,11 +36,14 @@ def test_the_quantile_follows_new_latencies_and_settings() -> None:
     assert latencies.delay(HedgeSettings(delay=0.07)) == 0.07
 
 
-def test_the_oldest_latency_gives_way_to_the_newest() -> None:
+@pytest.mark.parametrize("rising", [True, False])
+def test_the_oldest_latency_gives_way_to_the_newest(rising: bool) -> None:  # noqa: FBT001 - pytest gives it
+    seen: list[float] = []
     latencies = Latencies()
     for number in range(600):
-        latencies.add(number)
-        last = list(range(max(0, number - 255), number + 1))
+        seen.append(float(number if rising else 600 - number))
+        latencies.add(seen[-1])
+        last = sorted(seen[-256:])
         for quantile in (0.5, 0.999):
             rules = HedgeSettings(quantile=quantile, delay_min=0, delay_max=1000, calls_min=1)
             assert latencies.delay(rules) == last[int(quantile * len(last))]
