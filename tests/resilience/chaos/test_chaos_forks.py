@@ -50,10 +50,6 @@ def test_a_forked_worker_registers_with_its_first_request(driver: Driver) -> Non
     assert int(said) >= 1
     assert requests_in(driver, os.getpid()) == before
     assert sorted(path.name for path in driver.live()) == sorted(f"shop.{pid}.live" for pid in (os.getpid(), child))
-    Chaos(
-        SETTINGS, registry=None, folder=driver.folder
-    )  # the name's own: the child's file is removed by who starts next
-    assert asked(chaos)
 
 
 def test_two_middlewares_of_one_name_are_one_registration(driver: Driver) -> None:
