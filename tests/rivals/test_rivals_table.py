@@ -92,8 +92,7 @@ def test_what_is_said_of_us_alone_is_honest(seen: Table) -> None:
 
 def test_a_name_that_speaks_for_a_feature_is_not_passed_over() -> None:
     from tests.rivals.features import cell
-    from tests import servers
-from tests.rivals.verdicts import NO, Row
+    from tests.rivals.verdicts import NO, Row
 
     with pytest.raises(LookupError, match="listeners"):
         cell(Row("listeners", {}, ("listener",)), "pybreaker", set())
