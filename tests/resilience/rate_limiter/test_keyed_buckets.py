@@ -8,7 +8,7 @@ from squall_resilience.core.bucket import Bucket, Rate
 from squall_resilience.core.keyed import KeyedBuckets
 
 NOW = 50.0
-SLOW, FAST = Rate.of(1, 1.0, 4, wait=8.0), Rate.of(4, 1.0, 4, wait=8.0)
+SLOW, FAST = Rate.of(1, 2.0, 4, wait=8.0), Rate.of(4, 1.0, 4, wait=8.0)
 
 
 def used(keyed: KeyedBuckets, key: object, tokens: int, now: float = NOW) -> None:
@@ -27,7 +27,7 @@ def test_all_that_are_kept_are_counted() -> None:
     assert len(keyed) == 3
 
 
-@pytest.mark.parametrize(("key", "interval"), [("plain", 1.0), ("own", 0.25), ("x" * 500, 1.0)])
+@pytest.mark.parametrize(("key", "interval"), [("plain", 2.0), ("own", 0.25), ("x" * 500, 2.0)])
 def test_a_token_is_given_back_unless_somebody_has_come_since(key: str, interval: float) -> None:
     keyed = KeyedBuckets(SLOW, 16, {"own": FAST})
     used(keyed, key, 4)
@@ -38,6 +38,16 @@ def test_a_token_is_given_back_unless_somebody_has_come_since(key: str, interval
     assert keyed.take(key, NOW, 8.0) == 2 * interval
     assert not keyed.give_back(key, first)
     assert keyed.take(key, NOW, 8.0) == 3 * interval
+
+
+def test_one_bucket_gives_back_only_the_last_token() -> None:
+    bucket = Bucket(SLOW)
+    bucket.take(NOW)
+    first = bucket.full_at
+    bucket.take(NOW)
+    assert not bucket.give_back(first)
+    assert bucket.give_back(bucket.full_at)
+    assert bucket.full_at == first
 
 
 def test_a_key_that_is_not_kept_has_nothing_to_give_back() -> None:
@@ -64,9 +74,11 @@ def test_what_fell_out_of_the_table_is_remembered_at_another_rate_too(keys_max: 
     keyed = KeyedBuckets(SLOW, 16, {})
     used(keyed, "a", tokens)
     for number in range(16):
-        keyed.take(number, NOW - 9.0)  # long full again: they leave nothing behind
+        keyed.take(number, NOW - 20.0)  # long full again: they leave nothing behind
     assert "a" not in keyed.table
     keyed.configure(FAST, keys_max, {}, NOW)
+    if keys_max == 16:
+        assert left(keyed, "somebody else") == 4
     assert left(keyed, "a") == 4 - tokens
     keyed.configure(SLOW, keys_max, {}, NOW)
     assert left(keyed, "a") == 0
