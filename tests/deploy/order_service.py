@@ -51,7 +51,7 @@ policy = Policy(
         breaker=BreakerSettings(
             failures_in_a_row=None, period=1.0, periods=3, minimum_calls=3, wait=2.0, jitter=0.0, window=5.0, trials=3
         ),
-        bulkhead=BulkheadSettings(limit=4, waiting=2, wait=0.1),
+        bulkhead=BulkheadSettings(limit=6, waiting=3, wait=0.15),
         rate_limiter=RateLimiterSettings(rate=50, burst=5),
         retry=RetrySettings(attempts=3, base=0.05, idempotent=True, budget=1.0),
         deadline=TimeoutSettings(3.0),
@@ -59,7 +59,7 @@ policy = Policy(
     # a good answer stands in for half a second only, so that a fault of seconds leaves some calls without any
     links=[Fallback("stock", FallbackSettings(ttl=0.5))],
 )
-pools = PriorityPools("order", PoolsSettings(pools={"default": PoolSettings(workers=8, sla=0.2, waiting=2)}))
+pools = PriorityPools("order", PoolsSettings(pools={"default": PoolSettings(workers=11, sla=0.2, waiting=2)}))
 adaptive = AdaptiveConcurrency("reviews", AdaptiveSettings(initial=2, low=1, high=4, window=1.0, calls_min=3))
 hedge = Hedge("reviews", HedgeSettings(idempotent=True, delay=0.1))
 reviews_limit = Timeout("reviews", TimeoutSettings(0.4))

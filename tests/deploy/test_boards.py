@@ -30,7 +30,7 @@ MOVES: dict[str, dict[str, str | tuple[str, ...]]] = {
         "Last configuration change": STEP, "State of the breakers": UP, "Breakers: how often they open": UP,
         "Breakers: calls cut off": UP, "Breakers: error rate": UP, "Breakers: p95": UP, "Fallbacks": UP, "Time-outs": UP,
         "Retries given up": UP, "Limiter rejections": UP, "Bulkhead rejections": UP, "Bulkhead use": UP,
-        "Adaptive limits": (DOWN, UP), "Pool use": UP, "Requests that wait for a worker": UP, "Shedding": UP,
+        "Adaptive limits": (DOWN, THERE), "Pool use": UP, "Requests that wait for a worker": UP, "Shedding": UP,
         "Where faults stop": UP, "Hedges": UP, "Groups": UP,
         "Generations of the settings": STEP, "annotation: Faults": UP, "annotation: Configuration changes": STEP,
     },
