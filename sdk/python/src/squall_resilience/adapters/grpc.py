@@ -5,7 +5,8 @@
 
 To the chain a call ends with its answer; where answers are streamed, with the first sign of life (initial metadata). A stream both
 ways carries deadline, trace and priority, and goes through no chain: nobody can tell when it may be called answered.
-Statuses that are failures are failures to the chain and gRPC's own errors to the caller.
+Statuses that are failures are failures to the chain and gRPC's own errors to the caller. A fallback's answer
+is a message, or where answers are streamed an iterable of them (with asyncio an asynchronous one).
 """
 
 from __future__ import annotations
