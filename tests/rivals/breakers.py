@@ -22,7 +22,7 @@ from squall_resilience.errors import BreakerOpen
 
 __all__ = ["ASYNC", "BLOCKING", "MAKERS", "WAIT", "Boom", "Face", "open_up"]
 
-WAIT = 0.06
+WAIT = 0.15
 """Seconds for which they stay open."""
 
 Call = Callable[[], object]

@@ -141,26 +141,31 @@ def our_budget() -> Verdict:
 
 
 def their_budget() -> Verdict:
-    config = pyresilience.RetryBudgetConfig(max_retries=5, refill_rate=0.001)
+    """Two functions, decorated by one name of a registry: five are sent again, not ten."""
+    budget = pyresilience.RetryBudgetConfig(max_retries=5, refill_rate=0.001)
     retries = pyresilience.RetryConfig(max_attempts=4, delay=0.0, retry_on=(Boom,))
-    decorate = pyresilience.resilient(retry=retries, retry_budget=config)
-    again = []
-    for _ in range(2):
-        sent = 0
+    registry = pyresilience.ResilienceRegistry()
+    registry.register("rival", pyresilience.ResilienceConfig(retry=retries, retry_budget=budget))
+    apart = pyresilience.resilient(retry=retries, retry_budget=budget)
+    together = [_attempts_of_ten(registry.decorator("rival")) for _ in range(2)]
+    each_for_itself = [_attempts_of_ten(apart) for _ in range(2)]
+    assert each_for_itself == [15, 15], "the decorator shares too now: say so"
+    return said(sum(together) == 25, "by the name in its registry; `@resilient` makes one for each function")
 
-        @decorate
-        def call() -> None:
-            nonlocal sent
-            sent += 1
-            raise Boom
 
-        for _ in range(10):
-            with contextlib.suppress(Exception):
-                call()
-        again.append(sent - 10)
-    if again == [5, 5]:
-        return partly("one for each decorated function")
-    return said(sum(again) == 5)
+def _attempts_of_ten(decorate: Decorate) -> int:
+    sent = 0
+
+    def call() -> None:
+        nonlocal sent
+        sent += 1
+        raise Boom
+
+    guarded = decorate(call)
+    for _ in range(10):
+        with contextlib.suppress(Exception):
+            guarded()
+    return sent
 
 
 class Busy(Boom):
