@@ -112,7 +112,7 @@ class Peer:
             self.pump()
         return True
 
-    def _take(self, event: Any) -> None:
+    def _take(self, event: Any) -> None:  # noqa: C901 - a table
         kind = type(event)
         stream = getattr(event, "stream_id", None)
         if kind in (h2.events.RequestReceived, h2.events.ResponseReceived):

@@ -328,7 +328,7 @@ def test_a_service_that_speaks_no_http2_is_heard(bench: Any, sockets: Any) -> No
 
 
 def test_a_service_whose_settings_come_first_is_followed(bench: Any) -> None:
-    """gRPC's does not wait for the client's preface."""
+    """A gRPC service does not wait for the client's preface."""
     proxy = bench.proxy(bench.upstream(Server()))
     proxy.control.add_toxic("gone", "http_abort", "upstream", attributes={"path": "/flood"})
     sock = proxy.connect()

@@ -115,7 +115,7 @@ class Lane:
             return
         if item.kind == "data" and not item.credited and side.credited + len(item.payload) <= _CREDITED_BYTES_MOST:
             item.credited = True
-            side.give_back += len(item.payload)
+            side.give_back += len(item.payload) - item.sent
             item.counted = True
             side.credited += item.size
         self.queue.append(item)
