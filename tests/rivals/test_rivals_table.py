@@ -91,6 +91,7 @@ def test_what_is_said_of_us_alone_is_honest(seen: Table) -> None:
 
 
 def test_a_name_that_speaks_for_a_feature_is_not_passed_over() -> None:
+    pytest.importorskip("pybreaker", reason="pybreaker missing: run tools/setup test")
     from tests.rivals.features import cell
     from tests.rivals.verdicts import NO, Row
 
