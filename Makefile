@@ -9,6 +9,8 @@ BIN := .venv/bin
 PYTEST_ARGS ?=
 # Which kernels `make kernels` boots: of 5.10, 6.1, 6.12 and newest, all when empty.
 KERNELS ?=
+# Which cores `make mutants` changes; all when empty.
+MUTANTS ?=
 # Runs of the demo and of the tests stay in this folder too.
 export SQUALL_STATE ?= $(CURDIR)/.cache/state
 # So that no file of the user's own Python is read, and warnings of tools do not hide in a pager.
@@ -45,9 +47,9 @@ kernels: ## boot Debian's kernels (5.10 to the newest) in QEMU, see what works t
 	@tools/setup dev
 	@tools/test-kernels $(KERNELS)
 
-mutants: ## change the cores of the patterns in small ways, and see whether the tests notice (minutes)
+mutants: ## change the cores of the patterns in small ways, and see whether the tests notice (MUTANTS="breaker trials")
 	@tools/setup mutants
-	@tools/test-mutants
+	@$(BIN)/python tools/test-mutants $(MUTANTS)
 
 bench: ## measure against the peers; results go to docs/benchmarks.md
 	@tools/setup test

@@ -188,6 +188,10 @@ class Offset(_Quantity, int):
         return f"Offset({str(self)!r})"
 
 
+_DRIFT_LEAST = 1e-9
+"""In ppm, less than a microsecond in thirty years: a smaller drift is none, and need not be written with its zeros."""
+
+
 class Drift(_Quantity, float):
     """By how much a clock runs faster (or, with a minus, slower), in millionths: "200ppm", "-0.5ppm"; a bare number is ppm."""
 
@@ -195,6 +199,9 @@ class Drift(_Quantity, float):
     _hint_unit = "ppm"
     _examples = ("200ppm", "-50ppm")
     _pattern = rf"^[-+]?{_DECIMAL}ppm$"
+
+    def __new__(cls, millionths: float = 0.0) -> Self:
+        return super().__new__(cls, millionths if abs(millionths) >= _DRIFT_LEAST else 0.0)
 
     @classmethod
     def _coerce(cls, value: object) -> Self:

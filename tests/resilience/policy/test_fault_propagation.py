@@ -113,7 +113,7 @@ FAULTS: dict[str, Fault] = {
         {"rate_limiter": RateLimiterSettings(rate=1, per=60, burst=1)},
     ),
     "open": Fault(
-        None, {"breaker": by("breaker")}, ("breaker", "retry", True), {"breaker": BreakerSettings(forced="open")}
+        None, {"breaker": by("breaker")}, ("breaker", "breaker", True), {"breaker": BreakerSettings(forced="open")}
     ),
     "budget": Fault(
         at_transport(),

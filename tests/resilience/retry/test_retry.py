@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from squall_resilience import deadline
-from squall_resilience.errors import BreakerOpen, BulkheadFull, DeadlineExceeded, RetryBudgetSpent
+from squall_resilience.errors import BreakerOpen, BulkheadFull, DeadlineExceeded, RateLimited, RetryBudgetSpent
 from squall_resilience.events import Event, GaveUp, Recovered, Retried
 from squall_resilience.metrics import Registry
 from squall_resilience.retry import Retry, RetryBudget, RetrySettings, attempt_number, idempotent
@@ -139,12 +139,20 @@ def test_results_can_be_failures_too() -> None:
     assert retry.exhausted["attempts"] == 1
 
 
+def test_nobody_waits_for_an_open_breaker() -> None:
+    retry = retry_of()
+    with pytest.raises(BreakerOpen):
+        retry(failing(BreakerOpen("open", retry_after=1.0)))()
+    assert retry.sleeps == []
+    assert retry.retries == 0
+
+
 def test_a_wait_that_is_asked_for_is_honoured_and_a_too_long_one_is_not_waited_for() -> None:
     retry = retry_of()
     assert retry(failing(BulkheadFull("full", retry_after=3.0)))() == "yes"
     assert retry.sleeps == [3.5]
-    with pytest.raises(BreakerOpen) as raised:
-        retry(failing(BreakerOpen("open", retry_after=30.0)))()
+    with pytest.raises(RateLimited) as raised:
+        retry(failing(RateLimited("too many", retry_after=30.0)))()
     assert "not the time to wait" in raised.value.__notes__[0]
     by_result = retry_of(on_result=lambda answer: answer[0] == 429, asks=lambda answer: answer[1])
     answers = [(429, 2.0), (200, None)]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 from squall_resilience.core.breaker import NOTES_MAX, BreakerCore
 from squall_resilience.core.breaker_settings import BreakerSettings
 from squall_resilience.core.breaker_states import STATES, BreakerReading, Outcome, Refusal, State
-from squall_resilience.errors import BreakerOpen, Rejected
+from squall_resilience.errors import BreakerOpen, DeadlineExceeded, Rejected
 from squall_resilience.events import RejectedCall, StateChanged
 from squall_resilience.forking import survive_forks
 from squall_resilience.metrics import Registry, Sample
@@ -238,6 +238,8 @@ class CircuitBreaker(Guarding):
         if error is None:
             return "success"
         if not isinstance(error, Exception) or isinstance(error, Rejected):
+            return "nothing"
+        if isinstance(error, DeadlineExceeded) and not error.begun:  # no time was left to ask the dependency at all
             return "nothing"
         failures = self._failures
         asked = isinstance(error, failures) if isinstance(failures, (type, tuple)) else failures(error)

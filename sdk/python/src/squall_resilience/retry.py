@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Self
 
 from squall_resilience.core.budget import Budget
 from squall_resilience.core.retry import CAUSES, Cause, RetrySettings
-from squall_resilience.errors import Rejected
+from squall_resilience.errors import BulkheadFull, Overloaded, RateLimited, Rejected
 from squall_resilience.metrics import Registry, Sample
 from squall_resilience.metrics import registry as process_registry
 from squall_resilience.pattern import Pattern
@@ -46,8 +46,11 @@ R = TypeVar("R")
 
 RetryBudget = Budget
 
-TRANSIENT: Final[tuple[type[Exception], ...]] = (ConnectionError, TimeoutError, Rejected)
-"""Failures that another attempt may not meet again; DeadlineExceeded is a TimeoutError."""
+TRANSIENT: Final[tuple[type[Exception], ...]] = (ConnectionError, TimeoutError, BulkheadFull, Overloaded, RateLimited)
+"""Failures that another attempt may not meet again; DeadlineExceeded is a TimeoutError.
+
+An open breaker is not among them: it says that the dependency needs time, and to wait for it would hold the caller's
+worker just when workers run out."""
 
 UNSENT: Final[tuple[type[Exception], ...]] = (ConnectionRefusedError, Rejected)
 """Failures that say that nothing was sent; add a client library's own for a connection that could not be opened."""
