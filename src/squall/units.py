@@ -201,6 +201,7 @@ class Drift(_Quantity, float):
     _pattern = rf"^[-+]?{_DECIMAL}ppm$"
 
     def __new__(cls, millionths: float = 0.0) -> Self:
+        """So many millionths; 0 for what nobody could measure."""
         return super().__new__(cls, millionths if abs(millionths) >= _DRIFT_LEAST else 0.0)
 
     @classmethod

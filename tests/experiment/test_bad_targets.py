@@ -32,8 +32,10 @@ TARGETS = [
     (
         BODY.replace("{process: {command: shop}}", "{process: {pid: 7}, cgroup: shop}"),
         [
-            "e.yaml:6:12: spec.targets: give exactly one of `process`, `cgroup`, `container`, `netns`, `route`, `middleware`,"
-            " not process and cgroup"
+            (
+                "e.yaml:6:12: spec.targets: give exactly one of `process`, `cgroup`, `container`, `netns`, `route`, `middleware`,"
+                " not process and cgroup"
+            )
         ],
     ),
     (
