@@ -16,6 +16,7 @@ from squall.actions import (
     GuardianCgroup,
     Hijack,
     KernelWorker,
+    MiddlewareWorker,
     NftTable,
     NilReceiver,
     OwnCgroup,
@@ -53,6 +54,13 @@ EVERY: list[Action] = [
         ("hijack:outbound:x",),
     ),
     KernelWorker("run/0", "squall.workers.network", "lose 30% of its packets", {"share": 1}, ("x:net",)),
+    MiddlewareWorker(
+        "run/0",
+        "squall.workers.middleware",
+        "delay requests of orders",
+        {"folder": "/run/squall/chaos", "name": "orders", "run": "run"},
+        ("middleware:orders",),
+    ),
     NftTable(NETNS, "squall_run_0", "chain out {}", 5353, "lead name queries to port 5353"),
     NilReceiver(
         "run/0", WHO, "shop", "main.(*shop).order", 0x401000, 0x402000, 0x500000, page=True, before="55", after="e9"
