@@ -48,7 +48,14 @@ def redis_server(tmp_path: Path) -> Iterator[servers.RedisServer]:
 
 
 @pytest.fixture(scope="session")
-def prometheus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.PrometheusServer]:
-    """A real Prometheus (`.url`, `.query(promql)`, `.scrape(job, address)`), shared by the tests of a session."""
+def _prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.PrometheusServer]:
+    """Started once for all tests."""
     with servers.prometheus(tmp_path_factory.mktemp("prometheus")) as server:
         yield server
+
+
+@pytest.fixture
+def prometheus_server(_prometheus: servers.PrometheusServer) -> Iterator[servers.PrometheusServer]:
+    """A real Prometheus (`.url`, `.query(promql)`, `.scrape(job, address)`); what it scrapes for a test ends with it."""
+    yield _prometheus
+    _prometheus.rest()

@@ -188,6 +188,12 @@ class PrometheusServer:
         fresh.write_text(json.dumps(listed))
         fresh.replace(self.targets)
 
+    def rest(self) -> None:
+        """Scrape nobody any more: the port of who has ended is another test's server sooner or later."""
+        fresh = self.targets.with_suffix(".new")
+        fresh.write_text("[]")
+        fresh.replace(self.targets)
+
     def query(self, promql: str) -> list[dict[str, object]]:
         """The result of an instant query; raise OSError when Prometheus refuses it."""
         address = f"{self.url}/api/v1/query?{urllib.parse.urlencode({'query': promql})}"

@@ -241,6 +241,7 @@ class Story:
             vanished = time.time()
             wait_for(lambda: not self.prometheus.query('squall_fault_active{job="squall"}'), "the run is missed")
             time.sleep(1.5)
+        self.prometheus.rest()
         first, last = min(start for start, _ in windows), max(end for _, end in windows)
         return Filled(self.prometheus, began, first, last, ended, vanished)
 
