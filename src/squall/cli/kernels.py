@@ -36,7 +36,7 @@ _REMARK_MOST = 400
     " and of several kernels each runs every other file.",
 )  # fmt: skip
 @click.option(
-    "--tests-timeout", type=click.FloatRange(10, 7200), default=420.0, show_default=True, metavar="SECONDS",
+    "--tests-timeout", type=click.FloatRange(10, 7200), default=600.0, show_default=True, metavar="SECONDS",
     help="For the tests of one kernel.",
 )  # fmt: skip
 @click.option(
