@@ -322,7 +322,8 @@ def test_a_full_device_loses_packets_and_counts_them_and_blocks_nobody(tmp_path:
             if sent < 10_000:
                 pytest.skip(f"this machine is too busy: {sent} packets in 0.9 s fill no queue of 8192")
             specimens.wait_for(lambda: worker.counters().get("overflowed", 0) > 0, "the loss is counted")
-            assert worker.counters()["overflowed"] <= sent - 8192
+            of_its_own = 16  # packets that the kernel sends meanwhile, for neighbours and multicast, want a place too
+            assert worker.counters()["overflowed"] <= sent - 8192 + of_its_own
 
 
 @pytest.mark.kernel
