@@ -11,7 +11,7 @@ import click
 from squall.cli import telemetry
 
 if TYPE_CHECKING:
-    from squall.cli.story import Act, Played
+    from squall.cli.story import Act, Played, Pools
     from squall.engine import Outcome
     from squall.experiment.model import Experiment
     from squall.shop import Shop
@@ -87,10 +87,10 @@ def _play(experiment: Experiment, act: Act, shop: Shop, asked: Wanted) -> Played
     return Played(act, outcome, numbers_of(outcome, pools.drained), pools.ran_out, pools.totals)
 
 
-def _wait_until_drained(pools: object, outcome: Outcome) -> None:
+def _wait_until_drained(pools: Pools, outcome: Outcome) -> None:
     """The run ends when its steady state holds again; the last orders may wait a moment longer."""
     until = time.monotonic() + 10
-    while getattr(pools, "drained", None) is None and time.monotonic() < until and outcome.exit_status not in (4, 130):
+    while pools.drained is None and time.monotonic() < until and outcome.exit_status not in (4, 130):
         time.sleep(0.1)
 
 
